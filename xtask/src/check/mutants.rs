@@ -15,17 +15,18 @@ use crate::provision::{self, Need, Provision};
 
 /// The crates that are changed.
 const CRATES: [&str; 2] = ["mk-ipi-abi", "mk-ipi-core"];
-/// The crates whose tests are tried on changes that a crate's own tests do not notice.
-const WITNESSES: &str = "mk-ipi-core,mk-ipi-mock";
-/// The tests of mk-ipi-mock. Those that take minutes are left out.
-const WITNESS_TESTS: &str = "mk-ipi-mock/tests";
-const TOO_SLOW: [&str; 2] = ["scenarios", "conformance"];
-/// A crate's own tests count as hung, and have then noticed the change, if they take five times as long as without the change, and at
-/// least this many seconds.
-const PATIENCE: [&str; 2] = ["--minimum-test-timeout", "10"];
-/// The tests of the witnesses count as hung after this many seconds. Cargo-mutants cannot measure them: without a change it tests
-/// only the crate itself.
-const WITNESS_PATIENCE: [&str; 4] = ["--baseline", "skip", "--timeout", "180"];
+/// Which tests are tried on a change, first the fastest. A change that no test of a round notices is tried in the next one.
+const ROUNDS: [Round; 3] = [
+    Round { packages: "mk-ipi-abi", targets: &["--lib", "--tests"], seconds: "60" },
+    Round {
+        packages: "mk-ipi-core,mk-ipi-mock",
+        targets: &["--lib", "--test=errors", "--test=machine"],
+        seconds: "90",
+    },
+    Round { packages: "mk-ipi-mock", targets: &["--test=conformance", "--test=services"], seconds: "180" },
+];
+/// The first round of mk-ipi-core: the tests of mk-ipi-abi do not link it.
+const FIRST_OF_CORE: usize = 1;
 /// Files that no kernel contains: tests, and the words of the loom models.
 const TESTS: [&str; 4] = ["**/*tests.rs", "**/loom_tests/**", "**/litmus.rs", "**/sync/weak.rs"];
 /// Changes that no test can notice, each with the reason.
@@ -105,42 +106,54 @@ struct Found {
     unknown: Vec<String>,
 }
 
-/// The result of one call of cargo-mutants.
+/// The tests of one round.
 struct Round {
+    packages: &'static str,
+    /// The arguments of cargo that choose the tests. Without them each change would build all tests of the packages.
+    targets: &'static [&'static str],
+    /// Tests that take longer count as hung, and have then noticed the change.
+    seconds: &'static str,
+}
+
+/// The result of one call of cargo-mutants.
+struct Tried {
     noticed: usize,
     missed: Vec<String>,
 }
 
-/// Runs first the crate's own tests, and then the tests of [`WITNESSES`] on the changes that are left.
+/// Tries the rounds one after the other, each on the changes that no earlier round noticed and that are not explained.
 fn campaign(
     places: &Places,
     name: &str,
     args: &MutantsArgs,
     explained: &BTreeMap<String, String>,
 ) -> Result<Found> {
-    let own = round(places, name, args, |cmd| {
-        cmd.args(args.shard.iter().flat_map(|shard| ["--sharding", "round-robin", "--shard", shard]));
-        cmd.args(PATIENCE).args(["--test-package", name]);
-    })?;
-    let is_explained = |mutant: &String| explained.contains_key(&without_place(mutant));
-    let (known, unknown): (Vec<String>, Vec<String>) = own.missed.into_iter().partition(is_explained);
-    if unknown.is_empty() {
-        return Ok(Found { noticed: own.noticed, missed: known.len(), unknown });
+    let first = if name == "mk-ipi-core" { FIRST_OF_CORE } else { 0 };
+    let mut found = Found { noticed: 0, missed: 0, unknown: Vec::new() };
+    for round in ROUNDS.iter().skip(first) {
+        let left = std::mem::take(&mut found.unknown);
+        let tried = try_changes(places, name, args, round, &left)?;
+        found.noticed += tried.noticed;
+        let is_explained = |mutant: &String| explained.contains_key(&without_place(mutant));
+        let (known, unknown): (Vec<String>, Vec<String>) = tried.missed.into_iter().partition(is_explained);
+        found.missed += known.len();
+        found.unknown = unknown;
+        if found.unknown.is_empty() {
+            break;
+        }
     }
-    let tests = witness_tests(&places.root)?;
-    let left: Vec<String> = unknown.iter().map(|mutant| escaped(mutant)).collect();
-    let others = round(places, name, args, |cmd| {
-        cmd.arg("--re").arg(format!("^({})$", left.join("|")));
-        cmd.args(WITNESS_PATIENCE).args(["--test-package", WITNESSES, "--", "--lib"]);
-        cmd.args(tests.iter().flat_map(|test| ["--test", test]));
-    })?;
-    let tried = unknown.len();
-    let unknown: Vec<String> = unknown.into_iter().filter(|mutant| others.missed.contains(mutant)).collect();
-    let noticed = own.noticed + tried - unknown.len();
-    Ok(Found { noticed, missed: known.len() + unknown.len(), unknown })
+    found.missed += found.unknown.len();
+    Ok(found)
 }
 
-fn round(places: &Places, name: &str, args: &MutantsArgs, which: impl FnOnce(&mut Command)) -> Result<Round> {
+/// Tries these changes of the crate, or all of the shard if there are none, with the tests of this round.
+fn try_changes(
+    places: &Places,
+    name: &str,
+    args: &MutantsArgs,
+    round: &Round,
+    changes: &[String],
+) -> Result<Tried> {
     let out = places.own_target("mutants").join(name);
     fs::create_dir_all(&out)?;
     let program = provision::tool("cargo-mutants").unwrap_or_else(|| PathBuf::from("cargo-mutants"));
@@ -150,7 +163,15 @@ fn round(places: &Places, name: &str, args: &MutantsArgs, which: impl FnOnce(&mu
     cmd.args(["mutants", "--package", name, "--no-times"]);
     cmd.arg("--jobs").arg(args.jobs.to_string()).arg("--output").arg(&out);
     cmd.args(TESTS.iter().flat_map(|files| ["--exclude", files]));
-    which(&mut cmd);
+    if changes.is_empty() {
+        cmd.args(args.shard.iter().flat_map(|shard| ["--sharding", "round-robin", "--shard", shard]));
+    } else {
+        let escaped: Vec<String> = changes.iter().map(|change| escaped(change)).collect();
+        cmd.arg("--re").arg(format!("^({})$", escaped.join("|")));
+    }
+    // Cargo-mutants would measure without a change only the tests of the crate itself, so the times are given.
+    cmd.args(["--baseline", "skip", "--timeout", round.seconds, "--test-package", round.packages]);
+    cmd.args(round.targets.iter().map(|target| format!("--cargo-arg={target}")));
     eprintln!("$ {}", cmd::shown(&cmd));
     let status = cmd.status().with_context(|| cmd::shown(&cmd))?;
     // 0: all changes were noticed; 2: some were not; 3: some tests hung.
@@ -160,27 +181,14 @@ fn round(places: &Places, name: &str, args: &MutantsArgs, which: impl FnOnce(&mu
     }
 }
 
-fn read(out: &Path) -> Result<Round> {
+fn read(out: &Path) -> Result<Tried> {
     let list = |what: &str| -> Result<Vec<String>> {
         let file = out.join("mutants.out").join(what);
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         Ok(text.lines().map(str::to_owned).collect())
     };
     let noticed = list("caught.txt")?.len() + list("timeout.txt")?.len();
-    Ok(Round { noticed, missed: list("missed.txt")? })
-}
-
-fn witness_tests(root: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(root.join(WITNESS_TESTS))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ext| ext == "rs") {
-            let name = path.file_stem().context("a file without a name")?.to_string_lossy().into_owned();
-            names.extend((!TOO_SLOW.contains(&name.as_str())).then_some(name));
-        }
-    }
-    names.sort();
-    Ok(names)
+    Ok(Tried { noticed, missed: list("missed.txt")? })
 }
 
 /// A regular expression that matches only this text.

@@ -1,12 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each test is about a fault of the native link that was found and corrected. It checks the correct behaviour.
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "a test may panic"
-)]
 
 use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, MessageInfo, Phase};

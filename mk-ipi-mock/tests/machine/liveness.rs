@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! No message stays unread, even if a doorbell is lost, the queue is full, or a message comes before its receiver is identified.
 //! These tests are about slots.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod odd;
-
+use crate::odd::Odd;
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId, Vector};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
 use mk_ipi_core::{
     Deferred, Endpoint, InstanceConfig, LinkConfig, Message, PollError, SendError, SlotPolicy,
 };
 use mk_ipi_mock::{Callback, DoorbellFault, Fault, Machine, Mode, When};
-use odd::Odd;
 use std::sync::Arc;
 
 const TYPE: MessageType = MessageType(7);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of the faults that a test can inject: each fault does exactly what its documentation says.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::{PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::*;

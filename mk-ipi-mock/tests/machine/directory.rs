@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A spawned kernel finds its own entry, and the entries of the others, in the directory that the host wrote.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-#![expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "small numbers")]
 
 use mk_ipi_abi::directory::{directory_size, EntryError, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};

@@ -1,13 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The native link with peers that break the protocol, that begin a new life at an unusual moment, or that wait for space (SPEC
 //! N-9 to N-14).
-#![expect(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "tests"
-)]
 
 use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, LineTag, Phase, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysRange};

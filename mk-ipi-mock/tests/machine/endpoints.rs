@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Endpoints of `mk-ipi-core` on the mock machine. Kernels send messages through slots, with and without faults.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
 use mk_ipi_core::{SendError, SlotPolicy, Stats};

@@ -1,18 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Regions that are destroyed while kernels run: which kernels still use a region, when it goes back to its pool, and which
 //! events its senders get (SPEC D-8, D-10, N-17).
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "a test may panic"
-)]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod changing;
-
-use changing::{id, life, World, LINES, TYPE};
+use crate::changing::{id, life, World, LINES, TYPE};
 use mk_ipi_abi::directory::{InstanceRecord, State};
 use mk_ipi_abi::native::{header, Attached, Geometry};
 use mk_ipi_abi::{PhysAddr, PhysRange};

@@ -1,15 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Regions that are created, attached and destroyed, and the calls that use an instance meanwhile: senders, callbacks and
 //! interrupts.
-#![expect(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    reason = "tests"
-)]
 
-mod odd;
-
+use crate::odd::Odd;
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use mk_ipi_core::platform::{Doorbell, DoorbellError, MapError, PhysMemory, PoolError, ThisCpu};
@@ -18,7 +11,6 @@ use mk_ipi_core::{
     AddError, Endpoint, InstanceConfig, LinkConfig, LookupError, Message, PollError, SendError, SlotPolicy,
 };
 use mk_ipi_mock::{Callback, Cpu, Machine, Mode, RegionEvent};
-use odd::Odd;
 use std::sync::{Arc, Mutex};
 
 const TYPE: MessageType = MessageType(7);

@@ -1,18 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Machines whose directory changes while kernels run: CPUs and instances are added and removed, hosts have one or many CPUs, and
 //! entries are bad (SPEC D-7 to D-10, N-12, N-17).
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "a test may panic"
-)]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod changing;
-
-use changing::{id, life, World, BELL, LINES, TYPE};
+use crate::changing::{id, life, World, BELL, LINES, TYPE};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::{Geometry, StampError};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, Vector};

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of the mock machine itself: its interrupts, its memory checks and its scheduler.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::*;

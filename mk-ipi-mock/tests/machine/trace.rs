@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of `chrome_trace`: an arrow goes from every send to its handler, and from every doorbell to its interrupt. Every slice
 //! ends.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType};

@@ -1,12 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The native link between kernels of the mock machine: no message is lost, and each lane keeps the order (SPEC chapter N).
-#![expect(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "tests"
-)]
 
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{InstanceId, MessageType};

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Handlers that unwind, which is possible in a process, and messages for which no handler is registered. The link must work
 //! after both.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
-
-#[allow(dead_code, reason = "each test file uses a part of it")]
-mod odd;
 
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{InstanceId, MessageType};
