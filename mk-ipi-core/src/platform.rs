@@ -430,6 +430,13 @@ mod tests {
         }
     }
 
+    impl Observer for Plain {}
+
+    #[test]
+    fn without_a_directory_it_is_not_known_whose_cpu_it_is() {
+        assert_eq!(Plain.peer_has_cpu(InstanceId::HOST, PhysCpuId(0)), None);
+    }
+
     #[test]
     fn a_word_is_exchanged_only_if_it_has_the_expected_value() {
         let word = AtomicU64::new(3);

@@ -259,7 +259,10 @@ fn a_peer_whose_sign_of_life_is_gone_is_suspect() {
         world.tick(0);
         let at = world.regions[1].start().0 + 8 * mk_ipi_abi::native::receiver::LIFE as u64;
         world.machine.poke(PhysAddr(at), garbage);
+        let suspect = || world.links[0].instance(id(1)).unwrap().is_suspect();
+        assert!(!suspect());
         (1..200).for_each(|now| world.links[0].tick(now, 10));
+        assert!(suspect());
         let suspects = world.events(0).iter().filter(|e| **e == (id(1), PeerEvent::Suspect)).count();
         assert_eq!(suspects, 1, "{garbage:#x}");
     }
@@ -287,6 +290,7 @@ fn what_is_otherwise_in_the_next_life_is_attached_anew() {
     world.write(next, &[10, 11]);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
     let layout = || world.links[0].instance(id(1)).unwrap().layout();
+    assert!(!world.links[0].instance(id(0)).unwrap().one_doorbell());
     assert!(world.links[0].instance(id(1)).unwrap().one_doorbell() && layout() == Some(Layout::Native));
     // In the next life the region has the layout of RFC v2.
     world.write(InstanceRecord { state: State::Dead, ..next }, &[10, 11]);

@@ -83,6 +83,15 @@ fn deferred_work_inside_a_callback_neither_runs_nor_asks_for_more() {
 }
 
 #[test]
+fn slots_that_may_be_overwritten_are_not_polled() {
+    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
+    let [link, _] = machine.link(SlotPolicy::Overwrite);
+    assert_eq!(link.poll(), Err(PollError::NotExclusive));
+    link.destroy_instance(HOST).unwrap();
+    assert_eq!(link.poll(), Err(PollError::NoRegion));
+}
+
+#[test]
 fn a_poll_says_whether_it_took_a_message() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
     let [link, _] = machine.link(SlotPolicy::Exclusive);

@@ -229,6 +229,21 @@ fn a_kernel_whose_own_region_has_slots_is_told_of_space() {
 }
 
 #[test]
+fn a_kernel_whose_own_region_has_slots_is_answered() {
+    let mut world = World::booted(2);
+    let kernel = world.machine.kernel(0);
+    let link = kernel.boot(id(0), SECOND);
+    let slots = world.machine.reserve(4096);
+    link.attach_instance(&kernel.config(id(0), SECOND, SlotPolicy::Exclusive), Some(slots)).unwrap();
+    let one = world.machine.kernel(1);
+    link.attach_instance(&one.native_config(id(1), Incarnation::FIRST), Some(world.regions[1])).unwrap();
+    world.links[0] = Some(link);
+    assert!(world.send(0, 1, 1).is_err(), "no answer yet");
+    world.settle();
+    assert!(world.send(0, 1, 2).is_ok(), "no tick was needed");
+}
+
+#[test]
 fn two_that_wait_for_space_of_different_size_are_told_when_the_larger_is_there() {
     let world = World::booted(2);
     world.fill(0, 1);

@@ -374,7 +374,8 @@ fn a_message_says_who_sent_it_to_which_life_and_from_which_cpu() {
     // Each CPU sends twice: its id is read once, and remembered.
     let run = world.machine.run(|cpu| {
         for _ in 0..2 * usize::from(cpu.kernel() == 1) {
-            let number = world.send(1, 0, 1).unwrap();
+            let to = world.link(1).instance(id(0)).unwrap();
+            let number = world.link(1).send_held(&to, TYPE, &[1]).unwrap();
             sent.lock().unwrap().push((number, cpu.id()));
         }
     });
