@@ -5,6 +5,7 @@
 use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, LineTag, Phase, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysRange};
 use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::sync::{AtomicBool, Ordering};
 use mk_ipi_core::{Message, SendError, SlotPolicy};
 use mk_ipi_mock::{Callback, Link, Machine};
 use std::sync::{Arc, Mutex};
@@ -283,14 +284,21 @@ fn a_message_that_nobody_rang_for_is_found_at_the_next_tick() {
 fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
     let world = World::booted(2);
     let at = world.lane(0, 1, header::HELLO);
-    // A CPU of the peer stores one hello after another, between the steps of the receiver. So the receiver can find a new hello
-    // each time that it reads HELLO.
+    let answered = AtomicBool::new(false);
+    // A CPU of the peer stores one hello after another, until the receiver has read its lanes. So the receiver can find a new hello
+    // each time that it reads HELLO. If it answered all of them, the run would never end, and the step limit would stop it.
     let machine = &world.machine;
     let report = machine.run(|cpu| {
         if cpu.kernel() == 0 {
-            (0..3_000u16).for_each(|n| machine.poke(at, hello(n, Phase::Begin)));
+            let mut n = 0;
+            while !answered.load(Ordering::Relaxed) {
+                machine.poke(at, hello(n, Phase::Begin));
+                n = n.wrapping_add(1);
+                cpu.relax();
+            }
         } else {
-            world.link(1).poll().unwrap();
+            world.link(1).run_deferred();
+            answered.store(true, Ordering::Relaxed);
         }
     });
     report.unwrap();
