@@ -96,8 +96,8 @@ atomic! {
 }
 
 impl AtomicU32 {
-    /// Replaces the value by what `next` gives, or gives the value for which it gives nothing; `order` is of the
-    /// success.
+    /// Replaces the value by the result of `next`. If `next` returns `None`, returns the value as the error. `order` is used on
+    /// success; a failure is relaxed.
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub fn fetch_update(&self, order: Ordering, next: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
@@ -119,8 +119,8 @@ impl AtomicU64 {
     pub fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         self.0.compare_exchange(current, new, left(order), Ordering::Relaxed)
     }
-    /// Replaces the value by what `next` gives, or gives the value for which it gives nothing; `order` is of the
-    /// success.
+    /// Replaces the value by the result of `next`. If `next` returns `None`, returns the value as the error. `order` is used on
+    /// success; a failure is relaxed.
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub fn fetch_update(&self, order: Ordering, next: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {

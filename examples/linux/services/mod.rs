@@ -106,7 +106,13 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     let Some(news) = news(id) else { return };
     match event {
         PeerEvent::Up(life) => news.life.store(u64::from(life.get()) << 1, Ordering::Release),
-        PeerEvent::Dead(_) => _ = news.life.fetch_or(ENDED, Ordering::Release),
+        PeerEvent::Dead(life) => {
+            // Another CPU may have reported a later life before. That life has not ended.
+            let is_over =
+                |word| Incarnation::new((word >> 1) as u32).is_none_or(|known| !life.is_before(known));
+            let ended = |word| is_over(word).then_some(word | ENDED);
+            _ = news.life.fetch_update(Ordering::Release, ended);
+        }
         PeerEvent::Space | PeerEvent::Answered => {}
         _ => return,
     }
