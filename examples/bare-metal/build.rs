@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Links the image at the base address that `MK_IPI_IMAGE_BASE` gives: hexadecimal with `0x`, or decimal.
+//! Links the image at the base address in the environment variable `MK_IPI_IMAGE_BASE`: hexadecimal with `0x`, or decimal.
+//! Without the variable it is the host kernel's address.
 
 use std::path::PathBuf;
 use std::{env, fs};
 
-/// Base of the host kernel's image, from where memory begins (src/layout.rs).
+/// Base of the host kernel's image, counted from the start of memory (src/layout.rs).
 const DEFAULT_BASE: u32 = 0x100_0000;
 
-/// Where memory begins (src/arch), and the entry of an image that is not entered by PVH.
+/// The address at which memory begins (src/arch), and the symbol at which the image is entered. The symbol is `None` on x86-64,
+/// where kernel.ld names the PVH entry.
 fn of_arch(arch: &str) -> (u32, Option<&'static str>) {
     match arch {
         "x86_64" => (0, None),
@@ -18,7 +20,7 @@ fn of_arch(arch: &str) -> (u32, Option<&'static str>) {
 }
 
 fn main() {
-    let (ram, entry) = of_arch(&env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it"));
+    let (ram, entry) = of_arch(&env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH"));
     let base = env::var("MK_IPI_IMAGE_BASE").unwrap_or_else(|_| (ram + DEFAULT_BASE).to_string());
     let number = match base.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16),
@@ -28,7 +30,7 @@ fn main() {
     assert!(base % 4096 == 0 && base >= 0x10_0000, "MK_IPI_IMAGE_BASE={base:#x}: not a page above 1 MiB");
 
     let script = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("kernel.ld");
-    let template = fs::read_to_string("kernel.ld").expect("kernel.ld lies beside build.rs");
+    let template = fs::read_to_string("kernel.ld").expect("kernel.ld is next to build.rs");
     fs::write(&script, template.replace("@BASE@", &format!("{base:#x}"))).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-arg-bins=-T{}", script.display());
     println!("cargo::rustc-link-arg-bins=--build-id=none");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The device tree, in which firmware says what the machine has (Devicetree Specification 0.4, chapter 5).
+//! Reads the device tree, by which firmware describes the machine (Devicetree Specification 0.4, chapter 5).
 
 use crate::boot::Boot;
 use crate::cpus::Cpus;
@@ -12,9 +12,9 @@ const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
 const PROP: u32 = 3;
 const NOP: u32 = 4;
-/// Most bytes of a tree.
+/// The longest tree that is read, in bytes. Of a longer one, only these bytes are used.
 const MAX_LEN: usize = 2 << 20;
-/// Nodes that lie deeper are not looked at.
+/// The depth of the deepest nodes that are read. The root has depth 0.
 const MAX_DEPTH: usize = 4;
 
 /// A device tree in memory.
@@ -25,21 +25,21 @@ pub struct Tree {
     strings: &'static [u8],
 }
 
-/// A property: the node it belongs to, its name, its value.
+/// A property of a node.
 pub struct Property<'a> {
     /// The names of the node and of those above it, without the root.
     path: [&'a str; MAX_DEPTH],
-    /// How many of them there are.
+    /// The number of names in `path`.
     depth: usize,
-    /// Its own name.
+    /// The property's name.
     pub name: &'a str,
-    /// Its value.
+    /// The property's value.
     pub value: &'a [u8],
 }
 
 impl<'a> Property<'a> {
-    /// Returns whether this is the property `name` of a node at `path`. A component of `path` may leave out the address
-    /// that follows the `@`.
+    /// Returns whether this is the property `name` of a node at `path`. A component of `path` that ends with `@` stands for any
+    /// unit address.
     pub fn is(&self, path: &[&str], name: &str) -> bool {
         let fits = |(found, wanted): (&&str, &&str)| {
             found == wanted || (wanted.ends_with('@') && found.starts_with(wanted))
@@ -47,7 +47,7 @@ impl<'a> Property<'a> {
         self.name == name && self.depth == path.len() && self.path.iter().zip(path).all(fits)
     }
 
-    /// The unit address in the node's name.
+    /// The unit address in the node's name, which is the hexadecimal number after the `@`.
     #[cfg(target_arch = "riscv64")]
     pub fn unit(&self) -> Option<u64> {
         let (_, unit) = self.path.get(self.depth.checked_sub(1)?)?.split_once('@')?;
@@ -70,14 +70,15 @@ impl<'a> Property<'a> {
 }
 
 impl Tree {
-    /// The tree at `address`, if there is one.
+    /// The tree at `address`. `None` if no valid tree begins there.
     ///
     /// # Safety
     ///
-    /// Memory there is mapped, and not written any more.
+    /// The memory at `address` is mapped, for a header or, if it has the magic number, for the tree. No code writes it any more.
     pub unsafe fn at(address: u64) -> Option<Self> {
         let word = |n: usize| {
-            // SAFETY: the caller promises it. The header has ten words, and the first one says that it is a header.
+            // SAFETY: the caller keeps the safety rules of this function. `n` is below ten, the number of words of a header.
+            // Only the first word is read before the magic number is found.
             let word = unsafe { (address as *const u32).add(n).read_volatile() };
             u32::from_be(word) as usize
         };
@@ -85,13 +86,13 @@ impl Tree {
             return None;
         }
         let total = word(1).min(MAX_LEN);
-        // SAFETY: the caller promises it, and the header says that there are so many bytes.
+        // SAFETY: the caller keeps the safety rules of this function. The header says that the tree has at least this length.
         let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, total) };
         let part = |at: usize, len: usize| bytes.get(at..at.checked_add(len)?);
         Some(Self { address, structure: part(word(2), word(9))?, strings: part(word(3), word(8))? })
     }
 
-    /// Calls `f` with each property, until the tree ends or makes no sense.
+    /// Calls `f` with each property of the tree. Stops at the end of the tree, or at the first invalid token.
     pub fn each(&self, mut f: impl FnMut(&Property)) {
         let mut rest = self.structure;
         let (mut path, mut depth) = ([""; MAX_DEPTH], 0_usize);
@@ -102,7 +103,7 @@ impl Tree {
                     else {
                         return;
                     };
-                    // The root has no name, so it has no place in the path.
+                    // The path does not contain the root, whose name is empty.
                     if let Some(place) = depth.checked_sub(1).and_then(|at| path.get_mut(at)) {
                         *place = name;
                     }
@@ -132,7 +133,8 @@ impl Tree {
         CStr::from_bytes_until_nul(self.strings.get(at as usize..)?).ok()?.to_str().ok()
     }
 
-    /// What the tree tells the machine's first kernel: command line and memory.
+    /// Reads the command line and the memory of the machine, for the machine's first kernel. `None` if the command line is too
+    /// long, or there are too many pieces of memory.
     pub fn boot(&self) -> Option<Boot> {
         let mut boot = Boot::new(self.address);
         let mut is_whole = true;
@@ -141,7 +143,7 @@ impl Tree {
                 let line = property.value.split(|byte| *byte == 0).next().unwrap_or_default();
                 is_whole &= boot.set_cmdline(line).is_some();
             } else if property.is(&["memory@"], "reg") {
-                // Both machines have addresses and lengths of two cells.
+                // On QEMU's machines of arm64 and riscv64 addresses and lengths have two cells, which is 64 bits.
                 let mut longs = property.longs();
                 while let (Some(start), Some(len)) = (longs.next(), longs.next()) {
                     is_whole &= PhysRange::new(PhysAddr(start), len).is_some_and(|ram| boot.add_ram(ram));
@@ -165,35 +167,36 @@ impl Tree {
     }
 }
 
-/// The next big-endian word.
+/// Takes the next big-endian word from the start of `rest`.
 fn take_word(rest: &mut &[u8]) -> Option<u32> {
     let (word, behind) = rest.split_first_chunk::<4>()?;
     *rest = behind;
     Some(u32::from_be_bytes(*word))
 }
 
-/// Skips `len` bytes, and the padding to the end of their last word.
+/// Skips `len` bytes at the start of `rest`, and the padding after them up to a multiple of 4 bytes.
 fn skip(rest: &mut &[u8], len: usize) {
     *rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
 }
 
-/// Why the device tree does not say what it should.
+/// Why the device tree cannot be used.
 #[derive(Debug)]
 #[allow(dead_code, reason = "printed")]
 pub enum TreeError {
-    /// There is no tree where there should be one.
+    /// No valid tree begins at this address.
     NoTree(u64),
-    /// It lacks something: what.
+    /// The tree does not contain this.
     Lacks(&'static str),
 }
 
-/// The tree that `boot` names.
+/// The device tree at the address in `boot`.
 pub fn of(boot: &Boot) -> Result<Tree, TreeError> {
-    // SAFETY: the machine's first kernel found a tree there, and told the others.
+    // SAFETY: the machine's first kernel found a tree at this address, and passed the address on to the others. No kernel
+    // writes the tree.
     unsafe { Tree::at(boot.firmware) }.ok_or(TreeError::NoTree(boot.firmware))
 }
 
-/// The enabled CPUs of the machine, as listed in the tree that `boot` names.
+/// The machine's CPUs, from the device tree at the address in `boot`.
 pub fn cpus(boot: &Boot) -> Result<Cpus, TreeError> {
     match of(boot)?.cpus() {
         cpus if cpus.ids().is_empty() => Err(TreeError::Lacks("CPUs")),

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The parts that differ by architecture. Each has a folder, and all folders have the same names in them:
+//! The code that differs by architecture. Each architecture has a module, and each of these modules has the same items:
 //!
-//! | name | what |
+//! | item | what it is |
 //! | --- | --- |
-//! | `RAM`, `CACHED_END` | where memory begins, and the end of what is mapped of it |
-//! | `at` | where this kernel has mapped a physical address, to read and write |
-//! | `READ_ONLY_ALIAS` | where the second, read-only mapping of all memory begins |
+//! | `RAM`, `CACHED_END` | the physical addresses at which memory begins, and at which the mapped memory ends |
+//! | `at` (in this file) | the virtual address of a physical address, to read and write |
+//! | `READ_ONLY_ALIAS` | the distance from a memory address to its second, read-only mapping |
 //! | `DOORBELL`, `DOORBELL_OF_SPAWNED`, `SPARE_VECTOR`, `doorbell_of` | the vectors of doorbells |
-//! | `Mode` | how the interrupt controller is driven |
-//! | `boot`, `cpus`, `image_entry` | what firmware, or the kernel that started this one, tells; where an image is entered |
+//! | `Mode` | the mode in which the interrupt controller runs |
+//! | `boot`, `cpus` | what this kernel is told at its start by firmware or by another kernel; the machine's CPUs |
+//! | `image_entry` | the address at which another kernel's image is entered |
 //! | `publish` | makes memory visible to a CPU that starts |
-//! | `Controller` | the doorbell, and start and stop of CPUs |
-//! | `interrupts` | off, on, and the wait for one |
-//! | `machine` | the end of the machine, and of this CPU |
-//! | `clock` | time |
+//! | `Controller` | sends and receives doorbells; starts and stops CPUs |
+//! | `interrupts` | turns this CPU's interrupts off and on, and waits for one |
+//! | `machine` | ends the machine, or stops this CPU |
+//! | `clock` | the time |
 //! | `uart` | the serial line |
 //! | `own_index`, `second_entry` | the kernel's second CPU |
 //!
-//! The folder's boot.s calls `kernel_main` with the argument for `boot`. The handlers of the folder acknowledge an
-//! interrupt and then call `on_doorbell`, `on_tick` and `on_foreign` of platform.rs, or `on_spare` of conformance.rs.
+//! Each module has a boot.s, which calls `kernel_main` with the argument for `boot`. The module's interrupt handlers
+//! acknowledge an interrupt, and then call `on_doorbell`, `on_tick` or `on_foreign` of platform.rs, or `on_spare` of
+//! conformance.rs.
 
 cfg_if::cfg_if! {
     if #[cfg(target_arch = "x86_64")] {
@@ -37,7 +39,7 @@ cfg_if::cfg_if! {
     }
 }
 
-/// Where a physical address of RAM is mapped, to read and write. The mapping is one to one.
+/// The virtual address at which this kernel reads and writes the physical address `physical`. Both are equal.
 pub const fn at(physical: u64) -> u64 {
     physical
 }

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * How a kernel image gets the CPU: from the emulator, or by PSCI's CPU_ON. Source: Arm DDI 0487 (registers and tables by their
- * names), Arm DEN 0022, "CPU_ON".
+ * The entry of a kernel image. A CPU comes here from the emulator, or because another kernel called PSCI's CPU_ON. Sources:
+ * Arm DDI 0487 (search for the name of the register or table); Arm DEN 0022, "CPU_ON".
  */
 
-/* EL1, MMU and caches off, interrupts masked, x0 = argument. Builds the page tables, calls kernel_main(argument). */
+/*
+ * At entry: EL1, MMU and caches off, interrupts masked, x0 = argument. This code unmaps the 2 MiB below the stack, turns the MMU
+ * and the caches on with the page tables below, and calls kernel_main(argument).
+ */
     .section .boot.text, "ax", @progbits
     .global kernel_entry
 kernel_entry:
     msr daifset, #0xf
     mov x19, x0
-    /* Nothing is mapped below the stack. */
+    /* Unmap the 2 MiB below the stack, so that a stack overflow faults. */
     adrp x1, stack_guard
     mov x2, #0x40000000
     sub x1, x1, x2
@@ -34,7 +37,7 @@ kernel_entry:
     ldr x1, =0x30d0180d                 /* SCTLR: RES1, I, SA, C, M */
     msr sctlr_el1, x1
     isb
-    mov x1, #0x300000                   /* CPACR: FPEN, because compiled code copies with vector registers */
+    mov x1, #0x300000                   /* CPACR: FPEN, because compiled code uses vector registers to copy */
     msr cpacr_el1, x1
     adrp x1, vectors
     add x1, x1, :lo12:vectors
@@ -52,9 +55,9 @@ kernel_entry:
     .ltorg
 
 /*
- * The first table has entries of 1 GiB. 0: devices. 1: memory. 257: the same memory, all of it read-only (APTable). The
- * memory's table
- * has blocks of 2 MiB: Normal, inner shareable, accessed.
+ * Each entry of the first table, page_root, is for 1 GiB. Entry 0: devices. Entry 1: memory. Entry 257: the same memory a second
+ * time, all of it read-only (APTable). The entries of the second table, page_ram, are blocks of 2 MiB: Normal, inner shareable,
+ * accessed.
  */
     .section .data.pages, "aw", @progbits
     .p2align 12
@@ -71,7 +74,10 @@ page_ram:
     .set at, at + 0x200000
     .endr
 
-/* Each of the 16 vectors has 128 bytes. All but the IRQ of this exception level end the machine, on a stack of their own. */
+/*
+ * Each of the 16 vectors has 128 bytes. Vector 5, the IRQ of this exception level, goes to `interrupt`. Each other vector
+ * switches to the exception stack and ends the machine.
+ */
     .text
     .macro fatal number
     .p2align 7
@@ -100,8 +106,10 @@ vectors:
     fatal 14
     fatal 15
 
-/* Saves all registers that a call may change, and ELR and SPSR, which another interrupt would change: so interrupts can
- * nest. */
+/*
+ * Saves all registers that a function call may change. Also saves ELR and SPSR, because a second interrupt overwrites them: so
+ * on_interrupt may turn interrupts on.
+ */
 interrupt:
     sub sp, sp, #704
     stp x0, x1, [sp]
@@ -137,7 +145,7 @@ interrupt:
     stp q28, q29, [sp, #640]
     stp q30, q31, [sp, #672]
     bl on_interrupt
-    msr daifset, #2                     /* ELR and SPSR are read again below */
+    msr daifset, #2                     /* an interrupt would overwrite ELR and SPSR, which are restored below */
     ldp q0, q1, [sp, #192]
     ldp q2, q3, [sp, #224]
     ldp q4, q5, [sp, #256]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The GICv3, the virtual timer, and PSCI: doorbells, the tick, start of CPUs.
+//! Drives the GICv3 (doorbells), the virtual timer (the tick), and PSCI (start and stop of CPUs).
 
 use super::super::device_tree::{self, TreeError};
 use super::{DOORBELL, SPARE_VECTOR};
@@ -14,17 +14,17 @@ use mk_ipi_arm64::{Affinity, Conduit, Gic, GicError, Hardware, Hvc, PowerState, 
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 
-/// How to run the interrupt controller.
+/// The mode in which to run the interrupt controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// In the mode in which it is found.
+    /// The mode in which this kernel finds the controller. Here this is always [`Self::GicV3`].
     Present,
-    /// As a GICv3, by system registers.
+    /// A GICv3 whose CPU interface is used through system registers.
     GicV3,
 }
 
 impl Mode {
-    /// The mode of this name.
+    /// Returns the mode with this name; `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         (name == "gicv3").then_some(Self::GicV3)
     }
@@ -39,23 +39,23 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Why the interrupt controller cannot be used, or a CPU not be started or stopped.
+/// Why the interrupt controller cannot be used, or why a CPU cannot be started or stopped.
 #[derive(Debug)]
 #[allow(dead_code, reason = "printed")]
 pub enum ControllerError {
-    /// The CPU interface.
+    /// The GIC's CPU interface cannot be used.
     Gic(GicError),
-    /// The device tree.
+    /// The device tree does not describe what this kernel needs.
     Tree(TreeError),
-    /// No redistributor belongs to this CPU.
+    /// The GIC has no redistributor for this CPU.
     NoRedistributor(PhysCpuId),
-    /// The firmware refuses.
+    /// The firmware returned this error.
     Firmware(PsciError),
-    /// It was told to stop, but takes no interrupts; PSCI cannot stop another CPU.
+    /// This CPU was told to stop and did not do so in time. It probably takes no interrupts. PSCI cannot stop another CPU.
     TakesNoInterrupts(PhysCpuId),
-    /// The CPU cannot be rung.
+    /// The doorbell that tells the CPU to stop cannot be sent.
     Doorbell(DoorbellError),
-    /// A kernel here has one CPU.
+    /// This kernel cannot have a second CPU on this architecture.
     OneCpu,
 }
 
@@ -65,9 +65,10 @@ impl From<GicError> for ControllerError {
     }
 }
 
-/// How long one turn of the wait for a stop is.
+/// The time between two checks whether a CPU has stopped.
 const STOP_TURN: Microseconds = Microseconds(100);
-/// The time that a CPU is given to stop is multiplied by this, because its kernel must first get to its handler.
+/// [`Controller::stop`] waits for this many times the time that its caller gives. The kernel on that CPU must first take the
+/// interrupt, and its handler then stops the CPU.
 const STOP_WAITS: u64 = 20;
 
 impl From<TreeError> for ControllerError {
@@ -76,49 +77,50 @@ impl From<TreeError> for ControllerError {
     }
 }
 
-/// How the firmware is called.
+/// The instruction by which the firmware is called.
 enum Firmware {
     Hvc,
     Smc,
 }
 
-// SAFETY: passed on to one of the two, which implements the trait as required.
+// SAFETY: each call is passed on to `Hvc` or `Smc`, which implement the trait as required.
 unsafe impl Conduit for Firmware {
     unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64 {
         match self {
-            // SAFETY: the caller promises it.
+            // SAFETY: the caller keeps the safety rules of this function.
             Self::Hvc => unsafe { Hvc.call(function, args) },
-            // SAFETY: the caller promises it.
+            // SAFETY: the caller keeps the safety rules of this function.
             Self::Smc => unsafe { Smc.call(function, args) },
         }
     }
 }
 
-/// The virtual timer's interrupt, private to each CPU (Arm BSA, "PPI assignments").
+/// The INTID of the virtual timer's interrupt. It is a PPI: each CPU has its own (Arm BSA, "PPI assignments").
 const TIMER: u32 = 27;
-/// Ticks in a second.
+/// The number of this kernel's ticks in a second.
 const TICKS: u64 = 500;
 
-/// Where the GIC's registers are.
+/// The addresses of the GIC's registers: of the distributor, and the start and length of all redistributors.
 #[derive(Clone, Copy)]
 struct Registers {
     distributor: u64,
     redistributors: (u64, u64),
 }
 
-/// The interrupt controller of the CPU that runs the call.
+/// The interrupt controller of the CPU that makes the call.
 pub struct Controller {
     gic: Gic<Hardware>,
     psci: Psci<Firmware>,
 }
 
 impl Controller {
-    /// Opens the doorbell; interrupts are still off. The machine's first kernel sets the distributor up, too.
+    /// Makes this CPU accept doorbells, and starts the tick. Interrupts must be off, and stay off. Kernel 0, the first one on the
+    /// machine, also sets up the distributor.
     pub fn set_up(_: Mode) -> Result<(Self, Mode), ControllerError> {
         let (registers, firmware) = found_in_tree()?;
-        // SAFETY: EL1 of a machine with a GICv3, as the device tree says.
+        // SAFETY: this code runs at EL1, and the device tree says that the machine has a GICv3.
         let hardware = unsafe { Hardware::new() };
-        // SAFETY: interrupts are masked, and nothing uses the memory-mapped interface.
+        // SAFETY: interrupts are masked, and no code uses the memory-mapped interface.
         unsafe { Gic::use_system_registers(&hardware)? };
         let mut gic = Gic::new(hardware)?;
         if registers.has_range_selector() {
@@ -131,40 +133,40 @@ impl Controller {
         // SAFETY: interrupts are masked; `on_interrupt` handles every INTID.
         unsafe { gic.enable() };
         start_timer();
-        // SAFETY: the device tree says how PSCI is called.
+        // SAFETY: the device tree says by which instruction PSCI is called.
         Ok((Self { gic, psci: unsafe { Psci::new(firmware) } }, Mode::GicV3))
     }
 
-    /// A kernel here has one CPU.
+    /// Always fails, because this kernel cannot have a second CPU on this architecture.
     pub fn enter_second(&self) -> Result<(), ControllerError> {
         Err(ControllerError::OneCpu)
     }
 
-    /// This CPU's id.
+    /// The physical id of this CPU.
     pub fn cpu_id(&self) -> PhysCpuId {
         self.gic.cpu_id()
     }
 
-    /// The CPU that booted the machine, if that is known: it runs the first kernel.
+    /// The CPU that booted the machine. Only kernel 0 knows it, because it runs on that CPU; in other kernels this is `None`.
     pub fn boot_cpu(&self) -> Option<PhysCpuId> {
         (own::kernel() == 0).then(|| self.cpu_id())
     }
 
-    /// Does nothing: all vectors lead to their handlers at once.
+    /// Does nothing: `on_interrupt` handles the interrupts of all vectors.
     pub fn lead(&self, _: Vector, _: bool) {}
 
-    /// Returns whether there is a second vector, for the conformance suite.
+    /// Returns whether the conformance suite can use a second vector.
     pub fn has_spare(&self) -> bool {
         true
     }
 
-    /// Does nothing: the second vector is always open.
+    /// Does nothing: interrupts on the second vector are always enabled.
     pub fn open_spare(&self) {}
 
-    /// Does nothing: interrupts that this kernel does not know are always acknowledged.
+    /// Does nothing: `on_interrupt` acknowledges unknown interrupts anyway.
     pub fn ignore_strays(&self) {}
 
-    /// Starts `cpu` at `entry`, with `argument` in x0. It need not wait.
+    /// Starts `cpu` at `entry`, with `argument` in x0. The last parameter, a delay, is not used: the firmware needs no waits.
     ///
     /// # Safety
     ///
@@ -176,17 +178,19 @@ impl Controller {
         argument: u64,
         _: impl FnMut(Microseconds),
     ) -> Result<(), ControllerError> {
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller keeps the safety rules of this function.
         unsafe { self.psci.cpu_on(cpu, PhysAddr(entry), argument) }.map_err(ControllerError::Firmware)
     }
 
-    /// Rings `cpu`, whose kernel was told to stop itself at its next doorbell, and waits until the firmware says that
-    /// it has stopped. Runs `meanwhile` until then. A kernel that takes no interrupts cannot be stopped: the firmware
-    /// does not stop a CPU from outside.
+    /// Stops `cpu`. The caller has set the word that tells the kernel on that CPU to stop itself at its next doorbell. This
+    /// function rings that doorbell, and waits until the firmware reports that the CPU is off. Before each further check it calls
+    /// `meanwhile`, which must spend the time that it is given. The wait ends after [`STOP_WAITS`] times `wait`.
+    ///
+    /// A kernel that takes no interrupts cannot be stopped, because the firmware stops only the CPU that calls it.
     ///
     /// # Safety
     ///
-    /// The CPU belongs to a kernel that the caller may end, and what it was doing is not needed.
+    /// The CPU belongs to a kernel that the caller may end. Nothing depends on the work that the CPU was doing.
     pub unsafe fn stop(
         &self,
         cpu: PhysCpuId,
@@ -204,20 +208,21 @@ impl Controller {
         Err(ControllerError::TakesNoInterrupts(cpu))
     }
 
-    /// Stops this CPU, by the firmware. For a kernel that was told to stop; called in its handler.
+    /// Makes the firmware stop this CPU, and does not return. The doorbell's handler calls this if the host has told this kernel
+    /// to stop.
     pub fn stop_this(&self) {
         // SAFETY: interrupts are off, and the kernel ends here.
         let refused = unsafe { self.psci.cpu_off() };
-        fatal!("the firmware does not stop this CPU: {refused:?}")
+        fatal!("the firmware did not stop this CPU: {refused:?}")
     }
 
-    /// As `ThisCpu::compare_exchange_alone`.
+    /// Implements `ThisCpu::compare_exchange_alone`.
     pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
         word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
     }
 }
 
-// SAFETY: passed on to the GIC, which implements the trait as required.
+// SAFETY: each call is passed on to the GIC, which implements the trait as required.
 unsafe impl Doorbell for Controller {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.gic.check(cpu, vector)
@@ -232,7 +237,7 @@ unsafe impl Doorbell for Controller {
     }
 }
 
-/// What the device tree says of GIC and PSCI.
+/// Reads from the device tree where the GIC's registers are, and how PSCI is called.
 fn found_in_tree() -> Result<(Registers, Firmware), TreeError> {
     let (mut registers, mut firmware) = (None, None);
     device_tree::of(Kernel.boot())?.each(|property| {
@@ -256,17 +261,17 @@ fn found_in_tree() -> Result<(Registers, Firmware), TreeError> {
 }
 
 fn read(at: u64) -> u32 {
-    // SAFETY: a register of the GIC, as the device tree says; boot.s maps devices.
+    // SAFETY: `at` is a register of the GIC, at an address from the device tree. boot.s maps all devices.
     unsafe { (at as *const u32).read_volatile() }
 }
 
 fn write(at: u64, value: u32) {
-    // SAFETY: as above; the values are those that the manual gives.
+    // SAFETY: as in `read`. The callers write only values that the manual allows.
     unsafe { (at as *mut u32).write_volatile(value) };
 }
 
-// Offsets of the distributor's registers, and of a redistributor's (GIC, "The GIC Distributor register map", "The GIC Redistributor
-// register map").
+// Offsets of the registers of the distributor and of a redistributor (GIC, "The GIC Distributor register map", "The GIC
+// Redistributor register map").
 const GICD_CTLR: u64 = 0x0;
 const GICD_TYPER: u64 = 0x4;
 const GICR_TYPER: u64 = 0x8;
@@ -280,12 +285,12 @@ const GICR_ICACTIVER0: u64 = SGI_PAGE + 0x380;
 const GICR_IPRIORITYR: u64 = SGI_PAGE + 0x400;
 
 impl Registers {
-    /// `GICD_TYPER.RSS`.
+    /// Returns `GICD_TYPER.RSS`: whether an SGI can go to a CPU whose affinity level 0 is above 15.
     fn has_range_selector(&self) -> bool {
         read(self.distributor + GICD_TYPER) & 1 << 26 != 0
     }
 
-    /// Affinity routing, then Group 1.
+    /// Turns affinity routing on, and after it the interrupts of Group 1.
     fn set_up_distributor(&self) {
         const ARE: u32 = 1 << 4;
         const GROUP_1: u32 = 1 << 1;
@@ -298,7 +303,7 @@ impl Registers {
         }
     }
 
-    /// This CPU's redistributor. Each redistributor says which CPU it belongs to.
+    /// The address of this CPU's redistributor. `GICR_TYPER` of each redistributor tells its CPU's affinity.
     fn redistributor(&self, cpu: PhysCpuId) -> Result<u64, ControllerError> {
         let affinity = Affinity::of_mpidr(cpu.0);
         let wanted = affinity.aff3() << 24 | affinity.aff2() << 16 | affinity.aff1() << 8 | affinity.aff0();
@@ -308,8 +313,8 @@ impl Registers {
         all.into_iter().find(whose).ok_or(ControllerError::NoRedistributor(cpu))
     }
 
-    /// Wakes the redistributor. Puts the doorbells and the timer into Group 1, with one priority, neither pending nor
-    /// active, and enables them.
+    /// Wakes the redistributor. Puts the interrupts of the doorbells and of the timer into Group 1, gives all the same priority,
+    /// clears their pending and active states, and enables them.
     fn set_up_redistributor(&self, cpu: PhysCpuId) -> Result<(), ControllerError> {
         let at = self.redistributor(cpu)?;
         const SLEEP: u32 = 1 << 1;
@@ -323,14 +328,14 @@ impl Registers {
         write(at + GICR_IGROUPR0, u32::MAX);
         write(at + GICR_ICPENDR0, ours);
         write(at + GICR_ICACTIVER0, ours);
-        // SGIs and PPIs: 32 priorities of 8 bits.
+        // The 32 SGIs and PPIs have 8 bits of priority each.
         (0..8).for_each(|n| write(at + GICR_IPRIORITYR + 4 * n, 0xa0a0_a0a0));
         write(at + GICR_ISENABLER0, ours);
         Ok(())
     }
 }
 
-/// Starts the virtual timer anew, with its interrupt on.
+/// Sets the virtual timer to the next tick, with its interrupt enabled.
 fn start_timer() {
     // SAFETY: EL1 may use the timer.
     unsafe {
@@ -348,17 +353,17 @@ fn start_timer() {
     }
 }
 
-/// What boot.s calls for an interrupt.
+/// boot.s calls this for each interrupt.
 #[no_mangle]
 extern "C" fn on_interrupt() {
     let gic = &Kernel.controller().gic;
-    // SAFETY: the handler of IRQ, on a CPU whose interface is enabled.
+    // SAFETY: this is the handler of IRQ, on a CPU whose GIC interface is enabled.
     let Some(interrupt) = (unsafe { gic.acknowledge() }) else { return };
     if interrupt.intid() == TIMER {
-        // Its interrupt stays pending until the timer is set anew.
+        // The timer's interrupt stays pending until the timer is set to the next tick.
         start_timer();
     }
-    // SAFETY: it is the interrupt that was just acknowledged.
+    // SAFETY: `interrupt` was acknowledged above.
     unsafe { gic.eoi(interrupt) };
     match interrupt.sgi().and_then(Sgi::vector) {
         Some(DOORBELL) => platform::on_doorbell(),

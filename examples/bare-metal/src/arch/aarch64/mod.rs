@@ -17,93 +17,93 @@ use mk_ipi_abi::{PhysRange, Vector};
 
 core::arch::global_asm!(include_str!("boot.s"));
 
-/// Where memory begins.
+/// The physical address at which memory begins.
 pub const RAM: u64 = 0x4000_0000;
-/// End of what boot.s maps as memory.
+/// The end of the memory that boot.s maps.
 pub const CACHED_END: u64 = 0x8000_0000;
-/// From here on boot.s maps all of memory a second time, read-only.
+/// The distance from a memory address to its second, read-only mapping, which boot.s makes.
 pub const READ_ONLY_ALIAS: u64 = 1 << 38;
 
 /// The doorbell's vector: SGI 1.
 pub const DOORBELL: Vector = Vector::of_number(1).unwrap();
-/// The doorbell vector of the kernels that this one starts: they are of the same kind.
+/// The doorbell vector of the kernels that this one starts. It is the same, because they run the same program.
 pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
 /// A second vector, for the conformance suite: SGI 2.
 pub const SPARE_VECTOR: Vector = Vector::of_number(2).unwrap();
 
-/// There are too few SGIs to give each kernel one: no CPU is moved here.
+/// Always `None`: there are too few SGIs to give each kernel its own, so no CPU is moved on this architecture.
 pub fn doorbell_of(_: usize) -> Option<Vector> {
     None
 }
 
-/// What the entry was given in x0. The kernel that starts another one passes a start info. The emulator passes nothing,
-/// and puts a device tree to where memory begins.
+/// Reads what this kernel is told at its start. A kernel that starts another one passes the address of a start info in x0. The
+/// emulator passes 0, and has put a device tree at the start of memory.
 ///
 /// # Safety
 ///
-/// `argument` is what the entry was given.
+/// `argument` is the value that the entry in boot.s got in x0.
 pub unsafe fn boot(argument: u64) -> Option<Boot> {
     if argument != 0 {
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller keeps the safety rules of this function.
         return unsafe { Boot::read(argument) };
     }
-    // SAFETY: memory, which boot.s maps.
+    // SAFETY: this is memory, and boot.s maps it.
     unsafe { Tree::at(RAM) }?.boot()
 }
 
-/// Where the image is entered.
+/// The address at which the image in this ELF file must be entered.
 pub fn image_entry(elf: &ElfBytes<'_, LittleEndian>) -> Result<u64, ImageError> {
     Ok(elf.ehdr.e_entry)
 }
 
-/// Writes `range` back to memory, for a CPU that starts with its caches off.
+/// Writes the cached content of `range` back to memory, because a CPU that starts has its caches off.
 pub fn publish(range: PhysRange) {
     let kind: u64;
-    // SAFETY: a read.
+    // SAFETY: this only reads a register.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) kind, options(nostack, preserves_flags)) };
-    // DminLine: the shortest line of all caches, in words of 4 bytes.
+    // `DminLine`: the binary logarithm of the shortest cache line, in words of 4 bytes.
     let line = 4 << (kind >> 16 & 0xf);
     for at in (range.start().0..range.end().0).step_by(line) {
-        // SAFETY: mapped memory. The instruction does not change the content, it only writes it to memory.
+        // SAFETY: the memory is mapped. The instruction writes a cache line to memory, and changes no content.
         unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
     }
-    // SAFETY: a barrier.
+    // SAFETY: this is only a barrier.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
-/// The mask of interrupts.
+/// Turns this CPU's interrupts off and on, and waits for one.
 pub mod interrupts {
     use core::arch::asm;
 
     /// Returns whether this CPU takes interrupts.
     pub fn are_enabled() -> bool {
         let daif: u64;
-        // SAFETY: a read.
+        // SAFETY: this only reads a register.
         unsafe { asm!("mrs {}, daif", out(reg) daif, options(nostack, preserves_flags)) };
         daif & 1 << 7 == 0
     }
 
     /// Makes this CPU take no interrupts.
     pub fn disable() {
-        // SAFETY: EL1 may do that.
+        // SAFETY: EL1 may mask interrupts.
         unsafe { asm!("msr daifset, #2", options(nostack, preserves_flags)) };
     }
 
     /// Makes this CPU take interrupts.
     pub fn enable() {
-        // SAFETY: EL1 may do that, and there is a handler.
+        // SAFETY: EL1 may unmask interrupts, and boot.s has a handler for them.
         unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
     }
 
-    /// Waits for an interrupt and takes it. Interrupts are off when it is called. An interrupt that comes after the
-    /// call is not missed, because a pending one ends the wait, too.
+    /// Waits for an interrupt and takes it. The caller has turned interrupts off. `wfi` also ends if an interrupt is already
+    /// pending, so an interrupt that comes before `wfi` is not missed.
     pub fn enable_and_wait() {
-        // SAFETY: as above.
+        // SAFETY: as in `enable`.
         unsafe { asm!("dsb sy", "wfi", "msr daifclr, #2", "isb", options(nostack, preserves_flags)) };
     }
 }
 
-/// The machine around the CPU.
+/// Ends the machine, or stops this CPU.
 pub mod machine {
     use core::arch::asm;
 
@@ -112,44 +112,44 @@ pub mod machine {
     /// `ADP_Stopped_ApplicationExit`.
     const APPLICATION_EXIT: u64 = 0x2_0026;
 
-    /// Ends the machine, all kernels at once, by semihosting; QEMU's status is `value * 2 + 1`, as on x86-64.
+    /// Ends the machine, and so all kernels on it, by a semihosting call. QEMU's exit status is `value * 2 + 1`, as on x86-64.
     pub fn exit(value: u8) -> ! {
         let block = [APPLICATION_EXIT, u64::from(value) * 2 + 1];
-        // SAFETY: the emulator's call, which reads the block.
+        // SAFETY: this is a call of the emulator, which only reads the block.
         unsafe { asm!("hlt #0xf000", inout("x0") EXIT => _, in("x1") block.as_ptr(), options(nostack)) };
         halt()
     }
 
-    /// Stops this CPU for good.
+    /// Stops this CPU for ever.
     pub fn halt() -> ! {
         loop {
             super::interrupts::disable();
-            // SAFETY: it waits for an interrupt, which stays masked.
+            // SAFETY: this waits for an interrupt, and interrupts stay masked.
             unsafe { asm!("wfi", options(nostack, preserves_flags)) };
         }
     }
 
-    /// What the machine's first kernel does first: nothing on this architecture.
+    /// Does nothing: on this architecture the machine's first kernel has nothing to prepare.
     pub fn prepare() {}
 
     /// Runs an undefined instruction, which raises an exception.
     pub fn undefined_instruction() {
-        // SAFETY: it raises an exception, which ends the machine.
+        // SAFETY: the exception's handler ends the machine.
         unsafe { asm!("udf #0") }
     }
 }
 
-/// The virtual counter, in nanoseconds.
+/// The time, from the virtual counter, in nanoseconds.
 pub mod clock {
     use core::arch::asm;
 
     /// Nanoseconds in a second.
     pub const SECOND: u64 = 1_000_000_000;
 
-    /// The time now, read after all that comes before it in the program.
+    /// The time now. All instructions before the call are completed before the counter is read.
     pub fn now() -> u64 {
         let (ticks, frequency): (u64, u64);
-        // SAFETY: reads of registers that EL1 may read.
+        // SAFETY: this only reads registers that EL1 may read.
         unsafe {
             asm!("isb", "mrs {}, cntvct_el0", "mrs {}, cntfrq_el0", out(reg) ticks, out(reg) frequency, options(nostack, preserves_flags));
         }
@@ -160,16 +160,16 @@ pub mod clock {
 
 /// The serial line: a PL011 (Arm DDI 0183).
 pub mod uart {
-    /// Where its registers are.
+    /// The address of a UART's registers.
     pub type Port = usize;
-    /// The line that all kernels share: QEMU's machine `virt` has it there.
+    /// The UART of the serial line that all kernels share, at its address in QEMU's machine `virt`.
     pub const SHARED: Port = 0x0900_0000;
 
     /// Data register.
     const DATA: usize = 0;
     /// Flag register.
     const FLAGS: usize = 0x18;
-    /// Flag: there is no room for a byte.
+    /// Flag: the transmit FIFO is full.
     const FULL: u32 = 1 << 5;
     /// Line control: 8 bits, FIFOs.
     const LINE_CONTROL: (usize, u32) = (0x2c, 0x70);
@@ -177,7 +177,7 @@ pub mod uart {
     const CONTROL: (usize, u32) = (0x30, 0x101);
 
     fn write(port: Port, register: usize, value: u32) {
-        // SAFETY: a UART's registers, which boot.s maps as a device's.
+        // SAFETY: these are a UART's registers, and boot.s maps them as a device.
         unsafe { ((port + register) as *mut u32).write_volatile(value) };
     }
 
@@ -188,10 +188,10 @@ pub mod uart {
         }
     }
 
-    /// Sends bytes to the UART at `port`, which was set up.
+    /// Sends bytes to the UART at `port`. It must be set up.
     pub fn send(port: Port, bytes: &[u8]) {
         for &byte in bytes {
-            // Bounded: a line that takes nothing must not hang the kernel.
+            // The wait is bounded, because a UART that takes no bytes must not hang the kernel.
             for _ in 0..100_000 {
                 // SAFETY: as in `write`.
                 if unsafe { ((port + FLAGS) as *const u32).read_volatile() } & FULL == 0 {
@@ -204,12 +204,12 @@ pub mod uart {
     }
 }
 
-/// This CPU's number within the kernel. There is only one.
+/// This CPU's number within the kernel: always 0, because there is only one.
 pub fn own_index() -> usize {
     0
 }
 
-/// No second CPU can enter a kernel on this architecture.
+/// Always `None`: no second CPU can enter a kernel on this architecture.
 pub fn second_entry() -> Option<u64> {
     None
 }

@@ -1,25 +1,28 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * How a kernel image gets the hart: from the firmware, or by SBI's hart_start. Source: RISC-V instruction set manual, volume 2, "Sv39";
- * SBI, "Function: Hart start".
+ * The entry of a kernel image. A hart comes here from the firmware, or because another kernel called SBI's hart_start. Sources:
+ * RISC-V instruction set manual, volume 2, "Sv39"; SBI, "Function: Hart start".
  */
 
-/* Supervisor mode, satp 0, interrupts off, a0 = hart id, a1 = argument. Builds the page tables, calls kernel_main(argument). */
+/*
+ * At entry: supervisor mode, satp = 0, interrupts off, a0 = hart id, a1 = argument. This code completes the page tables
+ * below, turns them on, and calls kernel_main(argument).
+ */
     .section .boot.text, "ax", @progbits
     .global kernel_entry
 kernel_entry:
     csrw sie, zero
     csrci sstatus, 2
-    li t0, 0x6000                       /* sstatus.FS off: floating point instructions fault: their registers are not saved */
+    li t0, 0x6000                       /* sstatus.FS = off: no handler saves floating point registers */
     csrc sstatus, t0
     la t0, boot_hart
     sd a0, 0(t0)
     mv s1, a1
 
     /*
-     * The first table has entries of 1 GiB. 0: devices. 2: memory. 130: the same memory, read-only. Each of the last
-     * two has its own table
-     * with pages of 2 MiB. An entry has the address / 4, and the bits DAGUXWRV below it.
+     * Each entry of the first table, page_root, is for 1 GiB. Entry 0: devices. Entry 2: memory. Entry 130: the same memory a
+     * second time, read-only. The entries for memory point to the tables page_ram and page_read_only, with pages of 2 MiB. An
+     * entry is the address / 4, with the flags DAGUXWRV in its lowest bits.
      */
     la t0, page_root
     la t1, page_ram
@@ -32,7 +35,7 @@ kernel_entry:
     li t4, 130 * 8
     add t4, t4, t0
     sd t2, 0(t4)
-    /* Nothing is mapped below the stack. */
+    /* Unmap the 2 MiB below the stack, so that a stack overflow faults. */
     la t2, stack_guard
     li t4, 0x80000000
     sub t2, t2, t4
@@ -81,12 +84,14 @@ page_read_only:
 
     .section .data.boot, "aw", @progbits
     .p2align 3
-    .global boot_hart                   /* this hart's id, which no register of supervisor mode has */
+    .global boot_hart                   /* this hart's id: supervisor mode cannot read it from a register */
 boot_hart:
     .quad 0
 
-/* Exceptions end the machine, on their own stack. An interrupt saves all registers that a call, or another interrupt,
- * may change: it can nest. */
+/*
+ * An exception ends the machine, on the exception stack. For an interrupt this code saves all registers that a function call or a
+ * second interrupt may change. So on_interrupt may turn interrupts on.
+ */
     .text
     .p2align 2
 trap:
@@ -120,7 +125,7 @@ trap:
     sd t1, 136(sp)
     csrr a0, scause
     call on_interrupt
-    csrci sstatus, 2                    /* sepc and sstatus are read again below */
+    csrci sstatus, 2                    /* an interrupt would overwrite sepc and sstatus, which are restored below */
     ld t0, 128(sp)
     ld t1, 136(sp)
     csrw sepc, t0

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Doorbells, by the firmware or by the IMSICs; the tick and the start of harts, by the firmware.
+//! Sends and receives doorbells, by the SBI firmware or by the IMSICs. The firmware also sets the timer, and starts and stops
+//! harts.
 
 use super::super::device_tree::{self, TreeError};
 use super::{clock, DOORBELL, SPARE_VECTOR};
@@ -14,19 +15,19 @@ use mk_ipi_core::platform::{Doorbell, DoorbellError};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_riscv::{Hardware, HartState, Hsm, Identity, Imsic, ImsicFiles, SbiDoorbell, SbiError};
 
-/// How to send interrupts.
+/// The way in which doorbells are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// In the way that is found.
+    /// The way that needs no other hardware: [`Self::Sbi`].
     Present,
-    /// By the firmware.
+    /// Software interrupts, sent by calls of the SBI firmware.
     Sbi,
-    /// By the IMSICs.
+    /// Messages to the IMSICs.
     Imsic,
 }
 
 impl Mode {
-    /// The mode of this name.
+    /// Returns the mode with this name; `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "sbi" => Some(Self::Sbi),
@@ -46,19 +47,19 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Why there are no doorbells, or a hart is not started or stopped.
+/// Why doorbells cannot be used, or why a hart cannot be started or stopped.
 #[derive(Debug)]
 #[allow(dead_code, reason = "printed")]
 pub enum ControllerError {
-    /// The firmware refuses.
+    /// The firmware returned this error.
     Firmware(SbiError),
-    /// The device tree.
+    /// The device tree does not describe what this kernel needs.
     Tree(TreeError),
-    /// It was told to stop, but takes no interrupts; SBI cannot stop another hart.
+    /// This hart was told to stop and did not do so in time. It probably takes no interrupts. SBI cannot stop another hart.
     TakesNoInterrupts(PhysCpuId),
-    /// The hart cannot be rung.
+    /// The doorbell that tells the hart to stop cannot be sent.
     Doorbell(DoorbellError),
-    /// A kernel here has one hart.
+    /// This kernel cannot have a second hart on this architecture.
     OneCpu,
 }
 
@@ -68,9 +69,10 @@ impl From<SbiError> for ControllerError {
     }
 }
 
-/// How long one turn of the wait for a stop is.
+/// The time between two checks whether a hart has stopped.
 const STOP_TURN: Microseconds = Microseconds(100);
-/// The time that a hart is given to stop is multiplied by this, because its kernel must first get to its handler.
+/// [`Controller::stop`] waits for this many times the time that its caller gives. The kernel on that hart must first take the
+/// interrupt, and its handler then stops the hart.
 const STOP_WAITS: u64 = 20;
 
 impl From<TreeError> for ControllerError {
@@ -79,28 +81,30 @@ impl From<TreeError> for ControllerError {
     }
 }
 
-/// Ticks of the counter between two ticks of this kernel: 2 ms.
+/// The time between two ticks of this kernel, in ticks of the counter: 2 ms.
 const PERIOD: u64 = clock::SECOND / clock::TICK / 500;
 
-/// What sends doorbells.
+/// The backend that sends doorbells.
 enum Sender {
     Firmware(SbiDoorbell<Hardware>),
     Imsics(Imsic<ImsicFiles>),
 }
 
-/// The firmware, and the IMSIC of the hart that runs the call, if it is used.
+/// Sends doorbells, and starts and stops harts. In the mode [`Mode::Imsic`] it uses the IMSIC of the hart that makes the call.
 pub struct Controller {
     sender: Sender,
     hsm: Hsm<Hardware>,
 }
 
-/// `sie`: software, timer and external interrupts of supervisor mode.
+/// Bit of `sie`: supervisor software interrupts.
 const SOFTWARE: u64 = 1 << 1;
+/// Bit of `sie`: supervisor timer interrupts.
 const TIMER: u64 = 1 << 5;
+/// Bit of `sie`: supervisor external interrupts.
 const EXTERNAL: u64 = 1 << 9;
 
 impl Controller {
-    /// Opens the doorbell; interrupts are still off.
+    /// Makes this hart accept doorbells, and starts the tick. Interrupts must be off, and stay off. Also returns the mode in use.
     pub fn set_up(mode: Mode) -> Result<(Self, Mode), ControllerError> {
         // SAFETY: this is supervisor mode on an SBI firmware, which started this kernel.
         let hardware = unsafe { Hardware::new() };
@@ -108,60 +112,61 @@ impl Controller {
         let (sender, found, enabled) = match mode {
             Mode::Present | Mode::Sbi => {
                 let doorbell = SbiDoorbell::new(hardware)?;
-                // Clears what was pending for a former kernel of this hart.
+                // Clears a doorbell that is still pending for the kernel that ran on this hart before.
                 doorbell.acknowledge();
                 (Sender::Firmware(doorbell), Mode::Sbi, SOFTWARE)
             }
             Mode::Imsic => {
                 let imsic = imsics()?;
                 let [Some(doorbell), Some(spare)] = [DOORBELL, SPARE_VECTOR].map(Identity::of_vector) else {
-                    fatal!("a doorbell has identity 0")
+                    fatal!("identity 0 cannot be used for a doorbell")
                 };
-                // SAFETY: interrupts are off; `on_interrupt` handles both.
+                // SAFETY: interrupts are off. `on_interrupt` handles both identities.
                 unsafe { imsic.enable(&[doorbell, spare]) };
                 (Sender::Imsics(imsic), Mode::Imsic, EXTERNAL)
             }
         };
         set_timer();
-        // SAFETY: the trap entry of boot.s handles these.
+        // SAFETY: the trap entry of boot.s handles these interrupts.
         unsafe { asm!("csrs sie, {}", in(reg) TIMER | enabled, options(nostack)) };
         Ok((Self { sender, hsm }, found))
     }
 
-    /// A kernel here has one hart.
+    /// Always fails, because this kernel cannot have a second hart on this architecture.
     pub fn enter_second(&self) -> Result<(), ControllerError> {
         Err(ControllerError::OneCpu)
     }
 
-    /// This hart's id, which the entry was given.
+    /// The id of this hart. The entry in boot.s gets it in a0.
     pub fn cpu_id(&self) -> PhysCpuId {
         extern "C" {
             static boot_hart: u64;
         }
-        // SAFETY: boot.s has written it before any Rust ran, and it is not written later.
+        // SAFETY: boot.s writes `boot_hart` before it calls Rust code. It is not written later.
         PhysCpuId(unsafe { boot_hart })
     }
 
-    /// The hart that booted the machine, if that is known: it runs the first kernel.
+    /// The hart that booted the machine. Only kernel 0 knows it, because it runs on that hart; in other kernels this is `None`.
     pub fn boot_cpu(&self) -> Option<PhysCpuId> {
         (own::kernel() == 0).then(|| self.cpu_id())
     }
 
-    /// Does nothing: all vectors lead to their handlers at once.
+    /// Does nothing: `on_interrupt` handles the interrupts of all vectors.
     pub fn lead(&self, _: Vector, _: bool) {}
 
-    /// Returns whether there is a second vector, for the conformance suite.
+    /// Returns whether the conformance suite can use a second vector. Only the IMSICs have one.
     pub fn has_spare(&self) -> bool {
         matches!(self.sender, Sender::Imsics(_))
     }
 
-    /// Does nothing: the second vector is always open.
+    /// Does nothing: if there is a second vector, its interrupts are always enabled.
     pub fn open_spare(&self) {}
 
-    /// Does nothing: interrupts that this kernel does not know are always acknowledged.
+    /// Does nothing: `on_interrupt` acknowledges unknown external interrupts anyway.
     pub fn ignore_strays(&self) {}
 
-    /// Starts the hart `cpu` at `entry`, with `argument` in a1. It need not wait.
+    /// Starts the hart `cpu` at `entry`, with `argument` in a1. The last parameter, a delay, is not used: the firmware needs no
+    /// waits.
     ///
     /// # Safety
     ///
@@ -173,17 +178,19 @@ impl Controller {
         argument: u64,
         _: impl FnMut(Microseconds),
     ) -> Result<(), ControllerError> {
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller keeps the safety rules of this function.
         Ok(unsafe { self.hsm.start(cpu, PhysAddr(entry), argument) }?)
     }
 
-    /// Rings `cpu`, whose kernel was told to stop itself at its next doorbell, and waits until the firmware says that
-    /// it has stopped. Runs `meanwhile` until then. A kernel that takes no interrupts cannot be stopped: the firmware
-    /// does not stop a hart from outside.
+    /// Stops the hart `cpu`. The caller has set the word that tells the kernel on that hart to stop itself at its next doorbell.
+    /// This function rings that doorbell, and waits until the firmware reports that the hart has stopped. Before each further
+    /// check it calls `meanwhile`, which must spend the time that it is given. The wait ends after [`STOP_WAITS`] times `wait`.
+    ///
+    /// A kernel that takes no interrupts cannot be stopped, because the firmware stops only the hart that calls it.
     ///
     /// # Safety
     ///
-    /// The hart belongs to a kernel that the caller may end, and what it was doing is not needed.
+    /// The hart belongs to a kernel that the caller may end. Nothing depends on the work that the hart was doing.
     pub unsafe fn stop(
         &self,
         cpu: PhysCpuId,
@@ -201,14 +208,15 @@ impl Controller {
         Err(ControllerError::TakesNoInterrupts(cpu))
     }
 
-    /// Stops this hart, by the firmware. For a kernel that was told to stop; called in its handler.
+    /// Makes the firmware stop this hart, and does not return. The doorbell's handler calls this if the host has told this kernel
+    /// to stop.
     pub fn stop_this(&self) {
         // SAFETY: interrupts are off, and the kernel ends here.
         let refused = unsafe { self.hsm.stop() };
-        fatal!("the firmware does not stop this hart: {refused:?}")
+        fatal!("the firmware did not stop this hart: {refused:?}")
     }
 
-    /// As `ThisCpu::compare_exchange_alone`.
+    /// Implements `ThisCpu::compare_exchange_alone`.
     pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
         word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
     }
@@ -223,7 +231,7 @@ impl Controller {
     }
 }
 
-// SAFETY: passed on to the firmware's doorbell or to the IMSICs', which implement the trait as required.
+// SAFETY: each call is passed on to the firmware's doorbell or to the IMSICs', which implement the trait as required.
 unsafe impl Doorbell for Controller {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.doorbell().check(cpu, vector)
@@ -238,13 +246,13 @@ unsafe impl Doorbell for Controller {
     }
 }
 
-/// The IMSICs' files for supervisor mode, from the device tree. Of the IMSIC nodes, it takes the one that is wired to
-/// interrupt 9, supervisor external.
+/// Finds the IMSICs' interrupt files for supervisor mode in the device tree. They are described by the IMSIC node whose
+/// interrupts are number 9, supervisor external.
 fn imsics() -> Result<Imsic<ImsicFiles>, TreeError> {
     const PATH: [&str; 2] = ["soc", "interrupt-controller@"];
     const COMPATIBLE: &[u8] = b"riscv,imsics";
     let tree = device_tree::of(Kernel.boot())?;
-    // One node is for machine mode, and one for supervisor mode.
+    // The tree has two IMSIC nodes: one for machine mode, and one for supervisor mode.
     let (mut found, mut unit, mut guest_bits, mut files) = ([None; 2], None, 0, None);
     tree.each(|property| {
         let is_imsic = || property.value.split(|byte| *byte == 0).any(|name| name == COMPATIBLE);
@@ -273,17 +281,17 @@ fn imsics() -> Result<Imsic<ImsicFiles>, TreeError> {
     });
     let (first, len) = files.ok_or(TreeError::Lacks("IMSICs for supervisor mode"))?;
     let stride = PAGE_SIZE << guest_bits;
-    // SAFETY: the device tree says so, and boot.s maps devices one to one.
+    // SAFETY: the device tree says that the files are at this address, and boot.s maps devices one to one.
     let files = unsafe { ImsicFiles::new(first as usize, stride as usize, (len / stride) as usize) };
     // SAFETY: a machine with IMSICs has the AIA's registers.
     Ok(unsafe { Imsic::new(files) })
 }
 
-/// Starts the timer anew, with its interrupt on: `sbi_set_timer` of the extension `TIME` (SBI, "Timer Extension").
+/// Sets the timer to the next tick, with its interrupt enabled: `sbi_set_timer` of the extension `TIME` (SBI, "Timer Extension").
 fn set_timer() {
     let at = clock::ticks().wrapping_add(PERIOD);
-    // SAFETY: the firmware's call, which changes A0 and A1. A firmware without this extension returns an error; then
-    // there is no tick.
+    // SAFETY: this is a call of the firmware, which changes only a0 and a1. A firmware without this extension returns an
+    // error, and this kernel has no tick.
     unsafe {
         asm!(
             "ecall",
@@ -294,10 +302,10 @@ fn set_timer() {
     }
 }
 
-/// What boot.s calls for an interrupt, with its cause.
+/// boot.s calls this for each interrupt, with the content of `scause`.
 #[no_mangle]
 extern "C" fn on_interrupt(cause: u64) {
-    // The highest bit says that it is an interrupt.
+    // The highest bit of `scause` is set for every interrupt. The shifts remove it.
     match (cause << 1 >> 1, &Kernel.controller().sender) {
         (1, Sender::Firmware(doorbell)) => doorbell.handle(platform::on_doorbell),
         (5, _) => {
@@ -305,7 +313,7 @@ extern "C" fn on_interrupt(cause: u64) {
             platform::on_tick();
         }
         (9, Sender::Imsics(imsic)) => {
-            // SAFETY: the handler of external interrupts, which are off.
+            // SAFETY: this is the handler of external interrupts, and interrupts are off.
             while let Some(identity) = unsafe { imsic.claim() } {
                 match u8::try_from(identity).ok().and_then(Vector::of_number) {
                     Some(DOORBELL) => platform::on_doorbell(),
@@ -314,6 +322,6 @@ extern "C" fn on_interrupt(cause: u64) {
                 }
             }
         }
-        (other, _) => fatal!("interrupt {other}, which was not switched on"),
+        (other, _) => fatal!("interrupt {other}, which was not enabled"),
     }
 }

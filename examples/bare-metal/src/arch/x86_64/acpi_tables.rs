@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine's CPUs, from the ACPI MADT. APIC ids are not 0..n on real machines.
+//! Reads the machine's CPUs from the ACPI MADT. On real machines the APIC ids have gaps.
 
 use crate::arch::at;
 use crate::boot::Boot;
@@ -13,7 +13,7 @@ use mk_ipi_abi::PhysCpuId;
 /// MADT flag: the CPU may be used (ACPI 6.5, table 5.22).
 const ENABLED: u32 = 1;
 
-/// Maps ACPI tables. It need do nothing, because all of memory is mapped at a fixed offset.
+/// Maps ACPI tables for the crate `acpi`. All of memory is mapped already, at a fixed offset, so this only adds the offset.
 #[derive(Clone, Copy)]
 struct Mapped;
 
@@ -27,9 +27,9 @@ impl AcpiHandler for Mapped {
     fn unmap_physical_region<T>(_: &PhysicalMapping<Self, T>) {}
 }
 
-/// The enabled CPUs of the machine, as listed in the ACPI tables that `boot` names.
+/// The enabled CPUs of the machine, from the ACPI tables at the address in `boot`.
 pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
-    // SAFETY: the emulator put the RSDP's address into the start info; it is checked by the crate.
+    // SAFETY: the emulator put the RSDP's address into the start info. The crate `acpi` checks the tables.
     let tables = unsafe { AcpiTables::from_rsdp(Mapped, boot.firmware as usize) }?;
     let madt = tables.find_table::<Madt>()?;
     let mut cpus = Cpus::none();
@@ -45,10 +45,10 @@ pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
     Ok(cpus)
 }
 
-/// Where a BIOS has put the RSDP. For a kernel that was not told its address.
+/// Searches the first MiB for the RSDP of a BIOS, and returns its physical address. For a kernel that was not told the address.
 #[allow(dead_code, reason = "PVH gives the address")]
 pub fn rsdp() -> Option<u64> {
-    // SAFETY: the first MiB is mapped (`Mapped`), and is looked at as bytes.
+    // SAFETY: the first MiB is mapped, and the search reads only bytes.
     let found = unsafe { Rsdp::search_for_on_bios(Mapped) }.ok()?;
     u64::try_from(found.physical_start()).ok()
 }

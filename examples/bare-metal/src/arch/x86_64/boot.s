@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * How a kernel image gets the CPU: at its PVH entry, by the emulator or by the trampoline below.
- * Source: Xen's x86/HVM direct boot ABI (PVH); Intel SDM vol. 3A, 10.8.5 (entering IA-32e mode).
+ * The entry of a kernel image, as PVH defines it. A CPU comes here from the emulator, or from the trampoline (trampoline.s).
+ * Sources: Xen's x86/HVM direct boot ABI (PVH); Intel SDM vol. 3A, 10.8.5 (entering IA-32e mode).
  */
 
-    /* PT_NOTE's alignment must be 4, or the note is not found. */
+    /* The note must be aligned to 4 bytes. With another alignment loaders do not find it. */
     .section .note.Xen, "a", @note
     .p2align 2
     .long 4, 8, 18                  /* name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY */
@@ -12,8 +12,8 @@
     .quad pvh_entry
 
 /*
- * 32-bit protected mode, flat segments, paging and interrupts off, %ebx = physical address of the start info.
- * Builds the page tables, enters 64-bit mode, calls kernel_main(start info).
+ * At entry: 32-bit protected mode, flat segments, paging and interrupts off, %ebx = physical address of the start info. This code
+ * builds the page tables, enters 64-bit mode, and calls kernel_main(start info).
  */
     .section .boot.text, "ax", @progbits
     .code32
@@ -21,7 +21,7 @@
 pvh_entry:
     cli
     cld
-    /* PML4[0]: 4 GiB, identity, writable. PML4[1]: the same 4 GiB, all of them read-only. */
+    /* PML4[0]: the first 4 GiB, mapped one to one, writable. PML4[1]: the same 4 GiB a second time, read-only. */
     movl $page_pdpt + 0x3, page_pml4            /* present, writable */
     movl $page_pdpt + 0x1, page_pml4 + 8        /* present */
     movl $page_pd + 0x3, %eax
@@ -35,14 +35,14 @@ pvh_entry:
     xorl %ecx, %ecx
 2:  cmpl $1536, %ecx
     jb 3f
-    orl $0x18, %eax                 /* PCD, PWT: 3..4 GiB holds the APICs' registers */
+    orl $0x18, %eax                 /* PCD, PWT: not cached, because the APICs' registers are between 3 and 4 GiB */
 3:  movl %eax, page_pd(,%ecx,8)
     addl $0x200000, %eax
     incl %ecx
     cmpl $2048, %ecx
     jb 2b
 
-    movl $stack_guard, %eax         /* nothing is mapped below the stack */
+    movl $stack_guard, %eax         /* unmap the 2 MiB below the stack, so that a stack overflow faults */
     shrl $21, %eax
     movl $0, page_pd(,%eax,8)
 
@@ -54,9 +54,9 @@ pvh_entry:
     rdmsr
     orl $0x100, %eax
     wrmsr
-    movl $0x80010011, %eax          /* PG, WP, ET, PE; clears CD and NW, which INIT sets */
+    movl $0x80010011, %eax          /* PG, WP, ET, PE; this clears CD and NW, which INIT sets */
     movl %eax, %cr0
-    movl $tss, %eax                 /* the TSS's address, in the pieces of a descriptor */
+    movl $tss, %eax                 /* write the TSS's address into the three address fields of its descriptor */
     movw %ax, gdt_tss + 2
     shrl $16, %eax
     movb %al, gdt_tss + 4
@@ -88,13 +88,13 @@ gdt:
     .quad 0x00af9a000000ffff        /* 0x08: 64-bit code, ring 0 */
     .quad 0x00cf92000000ffff        /* 0x10: data, ring 0 */
 gdt_tss:
-    .quad 0x0000890000000067, 0     /* 0x18: the TSS, 104 bytes, its address to be filled in */
+    .quad 0x0000890000000067, 0     /* 0x18: the TSS, 104 bytes; the code above writes its address */
 gdt_pointer:
     .word . - gdt - 1
     .long gdt
     .long 0
     .p2align 3
-tss:                                /* Intel SDM vol. 3A, 7.7; one stack for double faults: IST 1 */
+tss:                                /* Intel SDM vol. 3A, 7.7; IST 1 is the stack for NMIs and double faults */
     .skip 36
     .quad double_fault_stack_top
     .skip 58
@@ -102,7 +102,7 @@ tss:                                /* Intel SDM vol. 3A, 7.7; one stack for dou
 
     .section .bss.boot, "aw", @nobits
     .p2align 12
-    .global page_pml4               /* a second CPU's too (second.s) */
+    .global page_pml4               /* a second CPU uses these tables, too (second.s) */
 page_pml4:  .skip 4096
 page_pdpt:  .skip 4096
 page_pd:    .skip 4 * 4096
@@ -110,9 +110,8 @@ page_pd:    .skip 4 * 4096
 double_fault_stack_top:
 
 /*
- * The 32 exception stubs, 16 bytes apart. The stubs whose exception has no error code push a 0 in its place, so that
- * all
- * exceptions have the same frame (Intel SDM vol. 3A, 6.15).
+ * The stubs of the 32 exceptions, 16 bytes apart. For an exception without an error code the stub pushes a 0 in its place, so
+ * that all exceptions have the same frame (Intel SDM vol. 3A, 6.15).
  */
     .text
     .p2align 4

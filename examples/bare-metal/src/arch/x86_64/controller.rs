@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The local APIC: doorbells, the tick, start and stop of CPUs.
+//! Drives the local APIC: doorbells, the tick, start and stop of CPUs.
 
 use super::{idt, timer, trampoline, Mode, SPARE_VECTOR};
 use crate::clock::Microseconds;
@@ -15,21 +15,22 @@ use mk_ipi_x86::{
     StartPage,
 };
 
-/// The vector for an interrupt that went away. Its low four bits are set, because old CPUs require that.
+/// The vector of spurious interrupts. Its low four bits are set, because old CPUs require that.
 const SPURIOUS: Vector = Vector::new(0xef).unwrap();
 
-/// The local APIC of the CPU that runs the call.
+/// The local APIC of the CPU that makes the call.
 pub struct Controller {
     apic: LocalApic<Hardware>,
 }
 
 impl Controller {
-    /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off. Also returns the mode that it is in.
+    /// Puts the APIC into `mode`, makes this CPU accept doorbells, and starts the tick. Interrupts must be off, and stay off.
+    /// Also returns the mode in which the APIC is.
     pub fn set_up(mode: Mode) -> Result<(Self, Mode), ModeError> {
         idt::init();
         let (hardware, page) = apic_registers();
         if mode == Mode::X2Apic {
-            // SAFETY: nothing has used the page yet.
+            // SAFETY: no code has used the APIC's page yet.
             unsafe { mk_ipi_x86::Mode::enter_x2apic(&hardware)? };
         }
         let apic = LocalApic::new(hardware)?;
@@ -40,8 +41,8 @@ impl Controller {
         if mode != Mode::Present && mode != found {
             return Err(ModeError::Differs(apic.mode()));
         }
-        // SAFETY: the entries are made for these vectors. Each vector that can arrive here has its entry before the
-        // APIC is on.
+        // SAFETY: `doorbell_entry!` makes each of these functions for the IDT. Each vector that can interrupt this CPU has its
+        // entry before the APIC is enabled.
         unsafe {
             idt::set(super::DOORBELL, doorbell_interrupt);
             idt::set(timer::VECTOR, tick_interrupt);
@@ -52,21 +53,22 @@ impl Controller {
         Ok((controller, found))
     }
 
-    /// Makes this CPU's APIC take interrupts, and starts its tick.
+    /// Enables the APIC of this CPU, and starts its tick.
     fn open(&self, page: u64) {
-        // SAFETY: the IDT has an entry for each vector that can come here.
+        // SAFETY: the IDT has an entry for each vector that can interrupt this CPU.
         unsafe {
             self.apic.enable(SpuriousVector::new(SPURIOUS.get()).unwrap_or(SpuriousVector::DEFAULT));
             timer::start(self.apic.mode(), page);
         }
     }
 
-    /// Opens the doorbell on this CPU, the second one, as on the first; interrupts are still off.
+    /// Makes this CPU, which is the second one of this kernel, accept doorbells, and starts its tick. Interrupts must be off, and
+    /// stay off.
     pub fn enter_second(&self) -> Result<(), ModeError> {
         idt::load();
         let (hardware, page) = apic_registers();
         if self.apic.mode() == mk_ipi_x86::Mode::X2Apic {
-            // SAFETY: nothing has used the page on this CPU.
+            // SAFETY: no code has used the APIC's page on this CPU.
             unsafe { mk_ipi_x86::Mode::enter_x2apic(&hardware)? };
         }
         self.apic.confirm_mode()?;
@@ -74,46 +76,47 @@ impl Controller {
         Ok(())
     }
 
-    /// This CPU's id.
+    /// The physical id of this CPU.
     pub fn cpu_id(&self) -> PhysCpuId {
         self.apic.apic_id()
     }
 
-    /// The CPU that booted the machine, if that is known.
+    /// The CPU that booted the machine. Only a kernel whose first CPU is that CPU knows it; in other kernels this is `None`.
     pub fn boot_cpu(&self) -> Option<PhysCpuId> {
         self.apic.boot_cpu()
     }
 
-    /// Leads `vector` to the doorbell's code if it is `ours`, otherwise to the code that counts other kernels'
-    /// doorbells.
+    /// Sets the handler of `vector`. If `ours`, it handles this kernel's doorbell. Otherwise it counts a doorbell of another
+    /// kernel.
     pub fn lead(&self, vector: Vector, ours: bool) {
-        // SAFETY: the entries are made for it.
+        // SAFETY: `doorbell_entry!` makes both functions for the IDT.
         unsafe { idt::set(vector, if ours { doorbell_interrupt } else { foreign_interrupt }) };
     }
 
-    /// Returns whether there is a second vector, for the conformance suite.
+    /// Returns whether the conformance suite can use a second vector.
     pub fn has_spare(&self) -> bool {
         true
     }
 
-    /// Opens the second vector.
+    /// Sets the handler of the second vector, for the conformance suite.
     pub fn open_spare(&self) {
-        // SAFETY: the entry is made for it.
+        // SAFETY: `doorbell_entry!` makes this function for the IDT.
         unsafe { idt::set(SPARE_VECTOR, spare_interrupt) };
     }
 
-    /// Makes this kernel acknowledge interrupts that it does not know.
+    /// Makes this kernel acknowledge and ignore interrupts on all vectors that have no handler yet.
     pub fn ignore_strays(&self) {
-        // SAFETY: the entry is made for it.
+        // SAFETY: `doorbell_entry!` makes this function for the IDT.
         unsafe { idt::set_others(stray_interrupt) };
     }
 
-    /// Starts `cpu` at `entry` in 32-bit protected mode, with `argument`. `delay` as for `start_cpu`.
+    /// Starts `cpu` at `entry` in 32-bit protected mode, with `argument` in ebx. Calls `delay` to wait; it must return after at
+    /// least the time that it is given.
     ///
     /// # Safety
     ///
-    /// The CPU runs nothing that is needed. `entry` is code for it that takes this argument. Every CPU that was started
-    /// before has said that it runs.
+    /// Nothing depends on what the CPU runs now. `entry` is code that may run on it with this argument. Every CPU that was
+    /// started before has reported that it runs, so it has left the trampoline.
     pub unsafe fn start(
         &self,
         cpu: PhysCpuId,
@@ -122,22 +125,22 @@ impl Controller {
         mut delay: impl FnMut(Microseconds),
     ) -> Result<(), StartError> {
         let page = StartPage::new(PhysAddr(layout::TRAMPOLINE));
-        let page = page.unwrap_or_else(|e| fatal!("the trampoline: {e:?}"));
+        let page = page.unwrap_or_else(|e| fatal!("the trampoline's page: {e:?}"));
         let (Ok(entry), Ok(argument)) = (u32::try_from(entry), u32::try_from(argument)) else {
-            fatal!("a CPU starts below 4 GiB, not at {entry:#x} with {argument:#x}")
+            fatal!("no CPU can start at {entry:#x} with {argument:#x}: both must be below 4 GiB")
         };
-        // SAFETY: the page is free: the CPU that was started before runs, so it has left the trampoline.
+        // SAFETY: no CPU is on the trampoline: the caller promises that each CPU that was started before has left it.
         unsafe { trampoline::set(entry, argument) };
-        // SAFETY: the caller promises it, and the trampoline is in place.
+        // SAFETY: the caller keeps the safety rules of this function, and the trampoline has been written.
         unsafe { start_cpu(&self.apic, cpu, page, |us| delay(Microseconds(us.0))) }
     }
 
-    /// Stops `cpu` by INIT, whatever it runs. Runs `meanwhile` until it has stopped, for which it is given the time
-    /// `wait`.
+    /// Stops `cpu` by an INIT, whatever it runs. Then calls `meanwhile` with `wait`; `meanwhile` must spend that time. After
+    /// it the CPU is considered stopped, because no register tells whether it has stopped.
     ///
     /// # Safety
     ///
-    /// The CPU belongs to this kernel or to one that it may end, and what it was doing is not needed.
+    /// The CPU belongs to this kernel, or to a kernel that this one may end. Nothing depends on the work that the CPU was doing.
     pub unsafe fn stop(
         &self,
         cpu: PhysCpuId,
@@ -145,20 +148,20 @@ impl Controller {
         mut meanwhile: impl FnMut(Microseconds),
     ) -> Result<(), StartError> {
         let wait = mk_ipi_x86::Microseconds(wait.0);
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller keeps the safety rules of this function.
         unsafe { stop_cpu(&self.apic, cpu, wait, |us| meanwhile(Microseconds(us.0))) }
     }
 
-    /// Does nothing: a CPU is stopped from outside on this architecture.
+    /// Does nothing: on this architecture another CPU stops this one, by an INIT.
     pub fn stop_this(&self) {}
 
-    /// As `ThisCpu::compare_exchange_alone`: without the LOCK prefix.
+    /// Implements `ThisCpu::compare_exchange_alone`, by an instruction without the LOCK prefix.
     pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
         mk_ipi_x86::compare_exchange_alone(word, current, new)
     }
 }
 
-// SAFETY: passed on to the local APIC, which implements the trait as required.
+// SAFETY: each call is passed on to the local APIC, which implements the trait as required.
 unsafe impl Doorbell for Controller {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.apic.check(cpu, vector)
@@ -173,13 +176,13 @@ unsafe impl Doorbell for Controller {
     }
 }
 
-/// The local APIC's registers, and where their page lies.
+/// The local APIC's registers, and the physical address of their page.
 fn apic_registers() -> (Hardware, u64) {
-    // SAFETY: a copy that only reads `IA32_APIC_BASE`.
+    // SAFETY: this `Hardware` is only used to read `IA32_APIC_BASE`.
     let base = ApicBase::read(&unsafe { Hardware::new(None) });
     let page = base.page().0;
-    // SAFETY: boot.s maps this page one to one, writable and uncached. A CPU uses the registers only after it has
-    // changed its mode.
+    // SAFETY: boot.s maps this page one to one, writable and uncached. A CPU that changes its APIC's mode does so before it uses
+    // the registers.
     (unsafe { Hardware::new(NonNull::new(page as *mut u8)) }, page)
 }
 
@@ -190,7 +193,7 @@ doorbell_entry!(fn stray_interrupt => eoi);
 doorbell_entry!(fn foreign_interrupt => on_foreign);
 doorbell_entry!(fn spare_interrupt => on_spare);
 
-/// Ends the interrupt in service.
+/// Acknowledges the interrupt that is being handled.
 extern "C" fn eoi() {
     Kernel.controller().apic.eoi();
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The IDT: every exception is reported and ends the machine; vectors lead to the entries that are set.
+//! The IDT. Each exception is reported and ends the machine. [`set`] gives a vector its handler.
 
 use crate::arch::without_interrupts;
 use crate::console;
@@ -12,19 +12,19 @@ use x86_64::registers::control::Cr2;
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::VirtAddr;
 
-/// Bytes from one of boot.s's exception stubs to the next.
+/// The distance between two exception stubs of boot.s, in bytes.
 const STUB_SIZE: u64 = 16;
 
-/// An NMI is not meant for this kernel: it sends none itself, and a kernel that broadcasts one means other CPUs. The
-/// handler returns at once (SPEC A-17). It runs on boot.s's IST 1.
+/// The vector of NMIs. This kernel uses no NMIs, and another kernel can send an NMI to all CPUs. So the handler returns at
+/// once (SPEC A-17). It runs on the stack of IST 1 in boot.s.
 const NMI: u64 = 2;
 
 core::arch::global_asm!(".globl ignored_nmi", "ignored_nmi:", "iretq");
 
-/// A double fault has a stack of its own, boot.s's IST 1, because the present stack may be what is broken.
+/// The vector of double faults. The handler runs on the stack of IST 1 in boot.s, because the current stack may be the cause.
 const DOUBLE_FAULT: u64 = 8;
 
-/// A 64-bit interrupt gate: code segment 0x08, ring 0, interrupts off; IST 0 is the present stack
+/// A 64-bit interrupt gate: code segment 0x08, ring 0, interrupts off. IST 0 means that the handler runs on the current stack
 /// (Intel SDM vol. 3A, 6.14.1).
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
@@ -34,7 +34,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Not present: the vector raises a general protection fault.
+    /// A gate that is not present. An interrupt on its vector raises an exception.
     const NONE: Self = Self { low: 0, high: 0 };
 
     fn is_none(&self) -> bool {
@@ -50,12 +50,12 @@ impl Gate {
 
 struct Idt(UnsafeCell<[Gate; 256]>);
 
-// SAFETY: only the CPU that the image began on writes it, in `init`, `set` and `set_others`, with interrupts off.
+// SAFETY: only the kernel's first CPU writes the table, in `init`, `set` and `set_others`, with interrupts off.
 unsafe impl Sync for Idt {}
 
 static IDT: Idt = Idt(UnsafeCell::new([Gate::NONE; 256]));
 
-/// Loads the IDT, with the exceptions in it.
+/// Sets the handlers of the exceptions, and loads the IDT.
 pub fn init() {
     extern "C" {
         static exception_stubs: u8;
@@ -63,7 +63,7 @@ pub fn init() {
     }
     let (stubs, ignored) = (&raw const exception_stubs as u64, &raw const ignored_nmi as u64);
     IDT.0.with_mut(|idt| {
-        // SAFETY: interrupts are off since boot, and no other code writes it.
+        // SAFETY: interrupts are off since the boot, and no other code writes the table now.
         let gates = unsafe { &mut *idt };
         for (vector, gate) in (0..).zip(&mut gates[..32]) {
             *gate = match vector {
@@ -76,38 +76,38 @@ pub fn init() {
     load();
 }
 
-/// Makes this CPU use the IDT, which [`init`] has made.
+/// Makes this CPU use the IDT that [`init`] has filled.
 pub fn load() {
     let idt = IDT.0.with(|idt| idt as u64);
     let pointer =
         DescriptorTablePointer { limit: (size_of::<[Gate; 256]>() - 1) as u16, base: VirtAddr::new(idt) };
-    // SAFETY: the table lives for ever, and every present entry leads to code that was made for it.
+    // SAFETY: the table is a `static`, and every present entry points to code for an interrupt or an exception.
     unsafe { lidt(&pointer) };
 }
 
-/// Leads `vector` to `entry`.
+/// Sets the handler of `vector` to `entry`.
 ///
 /// # Safety
 ///
-/// `entry` is code that may be entered by an interrupt.
+/// `entry` is code that an interrupt may enter.
 pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
     without_interrupts(|| {
-        // SAFETY: interrupts are off, and no other CPU writes it.
+        // SAFETY: interrupts are off, and no other CPU writes the table.
         IDT.0.with_mut(|idt| unsafe {
             (*idt)[usize::from(vector.get())] = Gate::to(entry as usize as u64, 0)
         });
     });
 }
 
-/// Leads every vector that has no entry yet to `entry`, except those of exceptions.
+/// Sets the handler of every vector that has none yet to `entry`. The vectors of exceptions are not changed.
 ///
 /// # Safety
 ///
-/// As [`set`].
+/// As for [`set`].
 pub unsafe fn set_others(entry: unsafe extern "C" fn()) {
     without_interrupts(|| {
         IDT.0.with_mut(|idt| {
-            // SAFETY: interrupts are off, and no other CPU writes it.
+            // SAFETY: interrupts are off, and no other CPU writes the table.
             let gates = unsafe { &mut *idt };
             for gate in gates[32..].iter_mut().filter(|gate| gate.is_none()) {
                 *gate = Gate::to(entry as usize as u64, 0);
@@ -116,7 +116,7 @@ pub unsafe fn set_others(entry: unsafe extern "C" fn()) {
     });
 }
 
-/// What boot.s leaves on the stack.
+/// The words that an exception and its stub in boot.s push on the stack.
 #[repr(C)]
 struct ExceptionFrame {
     vector: u64,

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The PC around the CPU: the exit device, the 8259s.
+//! Devices of a PC other than the APIC: QEMU's exit device, and the 8259 interrupt controllers.
 
 use x86_64::instructions::{hlt, port::Port};
 
-/// Ends the machine, all kernels at once, by QEMU's `isa-debug-exit` at port `0xf4`: its status is `value * 2 + 1`.
+/// Ends the machine, and so all kernels on it, by QEMU's device `isa-debug-exit` at port `0xf4`. QEMU's exit status is `value
+/// * 2 + 1`.
 pub fn exit(value: u8) -> ! {
-    // SAFETY: the port is the emulator's exit device, or nothing at all.
+    // SAFETY: the port belongs to the emulator's exit device, or to no device.
     unsafe { Port::<u8>::new(0xf4).write(value) };
     halt()
 }
 
-/// Stops this CPU for good.
+/// Stops this CPU for ever.
 pub fn halt() -> ! {
     loop {
         super::interrupts::disable();
@@ -18,17 +19,17 @@ pub fn halt() -> ! {
     }
 }
 
-/// What the machine's first kernel does first: masks every line of both 8259s, because their vectors are also those of
-/// exceptions.
+/// Masks all lines of both 8259s, because the vectors of their interrupts are also vectors of exceptions. The machine's first
+/// kernel calls this before it turns interrupts on.
 pub fn prepare() {
     for port in [0x21, 0xa1] {
-        // SAFETY: the mask registers of the two 8259s, or nothing at all.
+        // SAFETY: the ports are the mask registers of the two 8259s, or belong to no device.
         unsafe { Port::<u8>::new(port).write(0xff) };
     }
 }
 
 /// Runs an undefined instruction, which raises an exception.
 pub fn undefined_instruction() {
-    // SAFETY: it raises an exception, which ends the machine.
+    // SAFETY: the exception's handler ends the machine.
     unsafe { core::arch::asm!("ud2") }
 }

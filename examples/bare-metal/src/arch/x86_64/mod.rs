@@ -21,33 +21,33 @@ use mk_ipi_abi::{PhysRange, Vector};
 core::arch::global_asm!(include_str!("boot.s"), options(att_syntax));
 core::arch::global_asm!(include_str!("second.s"), options(att_syntax));
 
-/// Where memory begins.
+/// The physical address at which memory begins.
 pub const RAM: u64 = 0;
-/// End of what boot.s maps write-back cached. It maps more beyond this, for the APICs' registers.
+/// The end of the memory that boot.s maps write-back cached. Above it, boot.s maps the APICs' registers uncached.
 pub const CACHED_END: u64 = 3 << 30;
-/// From here on boot.s maps all of memory a second time, read-only: by the second entry of the top page table.
+/// The distance from a memory address to its second, read-only mapping. boot.s makes it by the second entry of the top page
+/// table.
 pub const READ_ONLY_ALIAS: u64 = 1 << 39;
 
 /// The doorbell's vector.
 pub const DOORBELL: Vector = Vector::RFC_V2;
-/// The doorbell vector of the kernels that this one starts: they are of the same kind.
+/// The doorbell vector of the kernels that this one starts. It is the same, because they run the same program.
 pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
 /// A second vector, for the conformance suite.
 pub const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
-/// When each kernel has its own vector, this is the first of them.
+/// The doorbell vector of kernel 0, if each kernel has its own vector.
 const FIRST_OF_KERNELS: u8 = 0xd0;
 
-/// The vector of kernel `k` alone. There are 16.
+/// The doorbell vector of kernel `k`, if each kernel has its own vector. `None` if `k` is above 15.
 pub fn doorbell_of(k: usize) -> Option<Vector> {
     let k = u8::try_from(k).ok().filter(|k| *k < 16)?;
     Vector::new(FIRST_OF_KERNELS.checked_add(k)?)
 }
 
-/// Makes what was written to `range` visible to a CPU that starts. It need do nothing: caches are coherent from the
-/// CPU's first instruction on.
+/// Does nothing. A CPU that starts sees all that was written before, because caches are coherent from its first instruction on.
 pub fn publish(_: PhysRange) {}
 
-/// The switch for interrupts.
+/// Turns this CPU's interrupts off and on, and waits for one.
 pub mod interrupts {
     pub use x86_64::instructions::interrupts::{
         are_enabled, disable, enable, enable_and_hlt as enable_and_wait,
@@ -65,20 +65,20 @@ pub mod uart {
 
     /// Sets up a UART that no other kernel uses.
     pub fn set_up(port: Port) {
-        // SAFETY: no other kernel uses these ports: none runs yet, or the UART is this kernel's own.
+        // SAFETY: no other kernel uses these ports. Either no other kernel runs yet, or the UART belongs to this kernel alone.
         if let Ok(mut uart) = unsafe { Uart16550::new_port(port) } {
-            // Without a serial line there is nowhere to report this. The exit status still tells the result.
+            // An error cannot be reported, because this is the line for reports. The exit status still tells the result.
             let _ = uart.init(Config::default());
         }
     }
 
-    /// Sends bytes to the UART at `port`, which was set up.
+    /// Sends bytes to the UART at `port`. It must be set up.
     pub fn send(port: Port, bytes: &[u8]) {
-        // SAFETY: the UART is this kernel's own; or it is COM1, and the lock keeps other kernels off, or its holder is
-        // dead.
+        // SAFETY: the UART belongs to this kernel alone, or this kernel holds the lock of COM1. (After a time-out it takes the
+        // lock from a holder that it considers dead.)
         if let Ok(mut uart) = unsafe { Uart16550::new_port(port) } {
             for &byte in bytes {
-                // Bounded: a line that takes nothing must not hang the kernel.
+                // The wait is bounded, because a UART that takes no bytes must not hang the kernel.
                 for _ in 0..100_000 {
                     if uart.try_send_byte(byte).is_ok() {
                         break;
@@ -90,18 +90,18 @@ pub mod uart {
     }
 }
 
-/// The task register of the CPU that the image began on, set by boot.s.
+/// The task register of the kernel's first CPU. boot.s sets it. second.s sets another value on a second CPU.
 const FIRST_TASK: u16 = 0x18;
 
-/// This CPU's number within the kernel: 0 for the one that the image began on.
+/// This CPU's number within the kernel: 0 for the CPU on which the kernel began, 1 for the second one.
 pub fn own_index() -> usize {
     let task: u16;
-    // SAFETY: it reads the task register, which each CPU loads before any Rust runs there.
+    // SAFETY: this only reads the task register. Each CPU loads it before it runs Rust code.
     unsafe { core::arch::asm!("str {:x}", out(reg) task, options(nomem, nostack, preserves_flags)) };
     usize::from(task != FIRST_TASK)
 }
 
-/// Where a second CPU enters this image, in 32-bit protected mode; it calls `second_main`.
+/// The address at which a second CPU enters this image, in 32-bit protected mode. The code there calls `second_main`.
 pub fn second_entry() -> Option<u64> {
     extern "C" {
         static second_entry: u8;

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The modes of the local APIC, by name.
+//! The modes of the local APIC, and their names.
 
 use core::fmt;
 
-/// How to run the local APIC.
+/// The mode in which to run the local APIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// In the mode in which it is found.
+    /// The mode in which this kernel finds the APIC.
     Present,
-    /// Memory-mapped registers, 8-bit ids.
+    /// xAPIC: memory-mapped registers, 8-bit ids.
     XApic,
-    /// Registers in MSRs, 32-bit ids.
+    /// x2APIC: registers in MSRs, 32-bit ids.
     X2Apic,
 }
 
 impl Mode {
-    /// The mode of this name.
+    /// Returns the mode with this name; `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "xapic" => Some(Self::XApic),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How an image is entered: by PVH, from the emulator or through the trampoline of boot.s.
+//! The PVH entry of an image: what it is given, and how to find it in an ELF file.
 
 use crate::boot::Boot;
 use crate::image::ImageError;
@@ -9,20 +9,20 @@ use elf::note::Note;
 use elf::segment::ProgramHeader;
 use elf::ElfBytes;
 
-/// The note that gives an image's PVH entry.
+/// The type of the ELF note that contains an image's PVH entry.
 const XEN_ELFNOTE_PHYS32_ENTRY: u64 = 18;
 
-/// What the PVH entry was given: the start info at `argument`. `None` if there is none.
+/// Reads the start info at `argument`. `None` if no valid one is there.
 ///
 /// # Safety
 ///
-/// `argument` is what the PVH entry was given.
+/// `argument` is the address that the PVH entry in boot.s got in ebx.
 pub unsafe fn boot(argument: u64) -> Option<Boot> {
-    // SAFETY: the caller promises it.
+    // SAFETY: the caller keeps the safety rules of this function.
     unsafe { Boot::read(argument) }
 }
 
-/// The PVH entry that a note of the image names.
+/// The address of the PVH entry, from the first note of the image that contains one.
 pub fn image_entry(elf: &ElfBytes<'_, LittleEndian>) -> Result<u64, ImageError> {
     let segments = elf.segments().ok_or(ImageError::NoEntry)?;
     for segment in segments.iter().filter(|segment| segment.p_type == PT_NOTE) {
@@ -33,7 +33,7 @@ pub fn image_entry(elf: &ElfBytes<'_, LittleEndian>) -> Result<u64, ImageError> 
     Err(ImageError::NoEntry)
 }
 
-/// The PVH entry that the notes of `segment` name, if any does.
+/// The address of the PVH entry, if a note in `segment` contains one.
 fn entry_in(elf: &ElfBytes<'_, LittleEndian>, segment: &ProgramHeader) -> Result<Option<u32>, ImageError> {
     for note in elf.segment_data_as_notes(segment)? {
         if let Note::Unknown(note) = note {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * How a second CPU enters this image, by the trampoline of boot.s. It uses the first CPU's page tables, and has its own
- * GDT, TSS and
- * stacks. Its TSS has another place in the GDT than the first CPU's. This difference tells the two CPUs apart
- * (second.rs).
+ * The entry of a second CPU, which comes here from the trampoline (trampoline.s). It uses the first CPU's page tables, and
+ * has its own GDT, TSS and stacks. The selector of its TSS differs from that of the first CPU. `own_index` in mod.rs reads
+ * the selector to find out which of the two CPUs runs.
  */
 
-/* 32-bit protected mode, flat segments, paging and interrupts off. Calls second_main. */
+/*
+ * At entry: 32-bit protected mode, flat segments, paging and interrupts off. This code enters 64-bit mode and calls second_main.
+ */
     .section .boot.text, "ax", @progbits
     .code32
     .global second_entry
@@ -21,13 +22,13 @@ second_entry:
     rdmsr
     orl $0x100, %eax
     wrmsr
-    movl $0x80010011, %eax          /* PG, WP, ET, PE; clears CD and NW, which INIT sets */
+    movl $0x80010011, %eax          /* PG, WP, ET, PE; this clears CD and NW, which INIT sets */
     movl %eax, %cr0
-    movl $second_tss, %eax          /* the TSS's address, in the pieces of a descriptor */
+    movl $second_tss, %eax          /* write the TSS's address into the three address fields of its descriptor */
     movw %ax, second_gdt_tss + 2
     shrl $16, %eax
     movb %al, second_gdt_tss + 4
-    movb $0x89, second_gdt_tss + 5  /* not busy: it would be if this CPU was here before */
+    movb $0x89, second_gdt_tss + 5  /* mark the TSS as not busy: ltr marked it busy if this CPU was here before */
     movb %ah, second_gdt_tss + 7
     lgdt second_gdt_pointer
     ljmpl $0x08, $second_long_mode
@@ -54,9 +55,9 @@ second_gdt:
     .quad 0
     .quad 0x00af9a000000ffff        /* 0x08: 64-bit code, ring 0 */
     .quad 0x00cf92000000ffff        /* 0x10: data, ring 0 */
-    .quad 0                         /* 0x18: the first CPU's TSS is in its own GDT */
+    .quad 0                         /* 0x18: empty; the first CPU's GDT has its TSS here */
 second_gdt_tss:
-    .quad 0x0000890000000067, 0     /* 0x20: the TSS, 104 bytes, its address to be filled in */
+    .quad 0x0000890000000067, 0     /* 0x20: the TSS, 104 bytes; the code above writes its address */
 second_gdt_pointer:
     .word . - second_gdt - 1
     .long second_gdt

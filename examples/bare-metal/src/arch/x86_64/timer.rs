@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A tick from the local APIC's timer, so that no CPU sleeps past a time-out.
+//! A periodic tick from the local APIC's timer. It wakes a CPU that sleeps, so that the CPU notices a time-out.
 
 use mk_ipi_abi::Vector;
 use mk_ipi_x86::Mode;
@@ -7,18 +7,19 @@ use x86_64::registers::model_specific::Msr;
 
 /// The tick's vector.
 pub const VECTOR: Vector = Vector::new(0xeb).unwrap();
-/// Timer counts from one tick to the next: 2 ms at the emulator's 1 GHz, and of that order on a real machine.
+/// The time between two ticks, in counts of the timer. It is 2 ms in the emulator, whose timer has 1 GHz, and of the same
+/// order on a real machine.
 const PERIOD: u32 = 2_000_000;
 
-/// LVT timer register (Intel SDM vol. 3A, 10.5.4), offset in the xAPIC's page.
+/// Offset of the LVT timer register in the xAPIC's page (Intel SDM vol. 3A, 10.5.4).
 const LVT_TIMER: u32 = 0x320;
-/// Initial count register.
+/// Offset of the initial count register.
 const INITIAL_COUNT: u32 = 0x380;
-/// Divide configuration register.
+/// Offset of the divide configuration register.
 const DIVIDE: u32 = 0x3e0;
-/// LVT timer: periodic.
+/// Bit of the LVT timer register: the timer is periodic.
 const PERIODIC: u32 = 1 << 17;
-/// Divide configuration: by 1.
+/// Value of the divide configuration register: divide by 1.
 const BY_1: u32 = 0b1011;
 
 /// Starts the tick on this CPU.
@@ -30,9 +31,9 @@ pub unsafe fn start(mode: Mode, page: u64) {
     let lvt = PERIODIC | u32::from(VECTOR.get());
     for (register, value) in [(DIVIDE, BY_1), (LVT_TIMER, lvt), (INITIAL_COUNT, PERIOD)] {
         match mode {
-            // SAFETY: the caller promises it; the registers take these values.
+            // SAFETY: the caller keeps the safety rules of this function. These values are valid for these registers.
             Mode::XApic => unsafe { ((page + u64::from(register)) as *mut u32).write_volatile(value) },
-            // SAFETY: as above; the MSR of a register is 0x800 + offset / 16.
+            // SAFETY: as above. In x2APIC mode the MSR of a register is 0x800 + offset / 16.
             Mode::X2Apic => unsafe { Msr::new(0x800 + (register >> 4)).write(value.into()) },
         }
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a started CPU begins: trampoline.s, copied to a page below 1 MiB.
+//! Writes the code at which a started CPU begins: trampoline.s, copied to a page below 1 MiB.
 
 use crate::arch::at;
 use crate::layout;
 
 core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
 
-/// Puts the trampoline in place. The next CPU that is started will enter `entry` with `start_info`.
+/// Writes the trampoline to its page. The next CPU that is started enters `entry`, with `start_info` in ebx.
 ///
 /// # Safety
 ///
-/// No CPU is on the trampoline now, and its page is RAM.
+/// No CPU is on the trampoline now, and the trampoline's page is RAM.
 pub unsafe fn set(entry: u32, start_info: u32) {
     extern "C" {
         static trampoline_start: u8;
@@ -21,7 +21,8 @@ pub unsafe fn set(entry: u32, start_info: u32) {
         (&raw const trampoline_start, &raw const trampoline_mailbox, &raw const trampoline_end);
     let len = end as usize - start as usize;
     let target = at(layout::TRAMPOLINE) as *mut u8;
-    // SAFETY: the caller promises it; the code is smaller than a page, and its mailbox is aligned to 8.
+    // SAFETY: the caller keeps the safety rules of this function. The code is smaller than a page, and its mailbox is aligned
+    // to 8.
     unsafe {
         core::ptr::copy_nonoverlapping(start, target, len);
         let mailbox = target.add(mailbox as usize - start as usize).cast::<u32>();

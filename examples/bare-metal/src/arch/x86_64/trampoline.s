@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * The trampoline, copied to the page `TRAMPOLINE` of layout.rs. A CPU begins here after SIPI, in real mode with
- * CS = page >> 4, IP = 0 (Intel SDM vol. 3A, 8.4.4). It enters the image at the PVH entry that the mailbox gives.
+ * The trampoline. trampoline.rs copies it to the page `TRAMPOLINE` of layout.rs. A CPU that gets a SIPI begins here, in real mode
+ * with CS = page >> 4 and IP = 0 (Intel SDM vol. 3A, 8.4.4). It enters an image at the address in the mailbox, in 32-bit
+ * protected mode.
  */
     .section .rodata.trampoline, "a", @progbits
     .p2align 4
@@ -37,7 +38,7 @@ trampoline_gdt_pointer:
     .long trampoline_gdt - trampoline_start + TRAMPOLINE
     .p2align 3
 trampoline_mailbox:
-    .long 0, 0                      /* PVH entry, start info */
+    .long 0, 0                      /* the address to enter; the value for ebx, which is a start info for a PVH entry */
 trampoline_end:
     .code64
     .text
