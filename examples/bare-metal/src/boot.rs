@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel is told at its start, as PVH start info. On each architecture the host passes it to the kernels that
-//! it starts.
+//! What a kernel is told at its start. The host passes it to the kernels that it starts as a PVH start info, on each
+//! architecture.
 
 use crate::arch::{at, CACHED_END};
 use crate::layout;
@@ -37,11 +37,12 @@ struct MemmapEntry {
 
 /// `HVM_START_MAGIC_VALUE`.
 const MAGIC: u32 = 0x336e_c578;
-/// `XEN_HVM_MEMMAP_TYPE_RAM`: for a kernel that serves, memory of its own.
+/// `XEN_HVM_MEMMAP_TYPE_RAM`. In the memory map of a kernel that serves (serve.rs), this memory belongs to that kernel.
 const RAM: u32 = 1;
-/// `XEN_HVM_MEMMAP_TYPE_RESERVED`: for a kernel that serves, memory that the host and the others share with it.
+/// `XEN_HVM_MEMMAP_TYPE_RESERVED`. In the memory map of a kernel that serves (serve.rs), the kernel shares this memory with
+/// the host and the other kernels.
 const RESERVED: u32 = 2;
-/// Most entries of a memory map that are kept.
+/// The largest number of memory map entries that are kept. Further entries are ignored.
 const MAX_MEMMAP: usize = 32;
 
 /// What a kernel was told at its start, copied out of the start info.
@@ -55,13 +56,13 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Reads the start info at `at`; `None` if there is none.
+    /// Reads the start info at `at`. `None` if no start info is there, or its command line is too long.
     ///
     /// # Safety
     ///
-    /// `at` is what the PVH entry was given.
+    /// `at` is the argument that the entry in boot.s got.
     pub unsafe fn read(at: u64) -> Option<Self> {
-        // SAFETY: the caller promises it: a start info lies there, below 4 GiB.
+        // SAFETY: the caller keeps the safety rules of this function. The memory at `at` is mapped.
         let info = unsafe { (at as *const StartInfo).read_unaligned() };
         if info.magic != MAGIC || info.version == 0 {
             return None;
@@ -70,27 +71,27 @@ impl Boot {
         let (cmdline, memmap) = ([0; 512], [none; MAX_MEMMAP]);
         let mut boot = Self { cmdline, cmdline_len: 0, memmap, nr_memmap: 0, firmware: info.firmware };
         if info.cmdline != 0 {
-            // SAFETY: PVH makes it the address of a NUL-terminated string.
+            // SAFETY: as PVH requires, this is the address of a NUL-terminated string.
             let line = unsafe { CStr::from_ptr(info.cmdline as *const _) }.to_bytes();
             boot.cmdline_len = line.len();
             boot.cmdline.get_mut(..line.len())?.copy_from_slice(line);
         }
         boot.nr_memmap = (info.nr_memmap as usize).min(MAX_MEMMAP);
         for (i, entry) in boot.memmap[..boot.nr_memmap].iter_mut().enumerate() {
-            // SAFETY: PVH makes it an array of `nr_memmap` entries.
+            // SAFETY: as PVH requires, this is the address of an array of `nr_memmap` entries.
             *entry = unsafe { (info.memmap as *const MemmapEntry).add(i).read_unaligned() };
         }
         Some(boot)
     }
 
-    /// Without command line and memory; it only knows where the firmware's description is.
+    /// A value with an empty command line and no memory. `firmware` is as the field of that name.
     #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn new(firmware: u64) -> Self {
         let none = MemmapEntry { start: 0, len: 0, kind: 0, reserved: 0 };
         Self { cmdline: [0; 512], cmdline_len: 0, memmap: [none; MAX_MEMMAP], nr_memmap: 0, firmware }
     }
 
-    /// Sets the command line. `None`, and no change, if it is too long.
+    /// Sets the command line. If it is too long, changes nothing and returns `None`.
     #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn set_cmdline(&mut self, line: &[u8]) -> Option<()> {
         // The last byte stays 0.
@@ -99,7 +100,7 @@ impl Boot {
         Some(())
     }
 
-    /// Adds memory. Returns whether there was room for it.
+    /// Adds a piece of RAM to the memory map. Returns whether the map had room for it.
     #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn add_ram(&mut self, ram: PhysRange) -> bool {
         let Some(place) = self.memmap.get_mut(self.nr_memmap) else { return false };
@@ -118,7 +119,7 @@ impl Boot {
         self.is_within(&[RAM], range)
     }
 
-    /// Returns whether `range` is memory that is mapped, this kernel's or others'.
+    /// Returns whether `range` is mapped memory, either of this kernel or shared with others.
     pub fn is_memory(&self, range: PhysRange) -> bool {
         self.is_within(&[RAM, RESERVED], range)
     }
@@ -130,9 +131,10 @@ impl Boot {
         range.end().0 <= CACHED_END && entries.any(|entry| layout::contains(entry, range))
     }
 
-    /// Writes the start info page of kernel `k`: that of this machine, but with another command line.
+    /// Writes the start info page of kernel `k`. It has this kernel's memory map and firmware address, and the command line
+    /// `cmdline`.
     ///
-    /// Returns its address, or an error if the page is too small.
+    /// Returns the page's physical address, or an error if the command line is too long.
     ///
     /// # Safety
     ///
@@ -162,13 +164,13 @@ impl Boot {
             nr_memmap: self.nr_memmap as u32,
             reserved: 0,
         };
-        // SAFETY: the caller promises it; the page is aligned and large enough.
+        // SAFETY: the caller keeps the safety rules of this function. The page is aligned and large enough.
         unsafe { page.write(Page { info, memmap: self.memmap, cmdline: line.bytes }) };
         Ok(physical)
     }
 }
 
-/// A NUL-terminated string that refuses text that does not fit.
+/// A NUL-terminated string. Writing text that does not fit is an error.
 struct Text {
     bytes: [u8; 512],
     len: usize,

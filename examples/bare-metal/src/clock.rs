@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Time. Round trips are measured in cycles of the architecture's counter, and waits are bounded by it. `SECOND` is at
-//! least the number of cycles in a second: so a bound derived from it lasts at least as long as it says.
+//! The time, in units of the architecture's clock (arch/*/clock). Round trips and time limits are in these units. `SECOND` is
+//! at least the number of units in a second, so a time limit can be longer than it says, but not shorter.
 
 pub use crate::arch::clock::{now, SECOND};
 
@@ -16,7 +16,7 @@ pub fn delay_us(micros: u64) {
     }
 }
 
-/// Detects that something has not moved for too long.
+/// Detects that a number has not changed for a given time.
 pub struct Watchdog {
     patience: u64,
     seen: u64,
@@ -24,12 +24,12 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// A watchdog that reports after at least `seconds` without progress.
+    /// A watchdog whose time limit is at least `seconds`.
     pub fn new(seconds: u64) -> Self {
         Self { patience: seconds * SECOND, seen: 0, since: now() }
     }
 
-    /// Returns whether `progress`, a number that changes as things move, has been the same for too long.
+    /// Returns whether `progress` has had the same value in all calls during the time limit.
     pub fn stalled(&mut self, progress: u64) -> bool {
         let now = now();
         if progress != self.seen {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conformance suite on real interrupt controllers. It reports case by case.
+//! Runs the conformance suite on bare metal, with the machine's interrupt controller. Reports the result of each case.
 
 use crate::arch::{self, without_interrupts};
 use crate::control::control;
@@ -14,7 +14,7 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 use spin::{Mutex, Once};
 
-/// The endpoint that the suite works on, with a small queue.
+/// The endpoint that the suite tests. Its queue is small, so that a case can fill it.
 pub static SUITE: TestEndpoint<BareMetal> = TestEndpoint::<BareMetal>::new(Kernel);
 static BARE_METAL: BareMetal = BareMetal {
     inbox: Inbox::new(),
@@ -23,15 +23,16 @@ static BARE_METAL: BareMetal = BareMetal {
     stops: AtomicU64::new(0),
     spare_interrupts: AtomicU64::new(0),
 };
-/// The largest number of events that are kept until the suite calls `peer_events`, which it does whenever it waits for an event. Further
-/// events are dropped.
+/// The largest number of events that are kept until the suite calls `peer_events`, which it does whenever it waits for an
+/// event. Further events are dropped.
 const TOLD: usize = 64;
 
-/// This kernel, as the suite sees it.
+/// The environment of the suite: this kernel.
 pub struct BareMetal {
     inbox: Inbox,
     node: Once<Kernels>,
-    /// Events that the core reported to this kernel's `Observer`, and that the suite has not fetched yet. Accessed with interrupts off.
+    /// Events that the core reported to this kernel's `Observer`, and that the suite has not fetched yet. Accessed with
+    /// interrupts off.
     told: Mutex<[Option<(Peer, PeerEvent)>; TOLD]>,
     stops: AtomicU64,
     spare_interrupts: AtomicU64,
@@ -128,7 +129,7 @@ impl Env for BareMetal {
         Kernel.service();
         spin_hint();
     }
-    /// An interrupt controller without a second vector (riscv64 with SBI) cannot move a doorbell: that case is left out there.
+    /// Returns false for the case `a_doorbell_moves` if the interrupt controller has only one vector (riscv64 with SBI).
     fn wants(&self, case: &Case) -> bool {
         Kernel.controller().has_spare() || case.name != MOVES
     }
@@ -141,7 +142,7 @@ impl Env for BareMetal {
     }
 }
 
-/// The case that needs a second vector.
+/// The name of the case that needs a second vector.
 const MOVES: &str = "a_doorbell_moves";
 
 fn tell(Case { name, clauses, .. }: &Case, result: &str, detail: &str) {
@@ -152,11 +153,11 @@ fn tell(Case { name, clauses, .. }: &Case, result: &str, detail: &str) {
     );
 }
 
-/// Runs the cases. Returns whether all passed.
+/// Runs all cases that this interrupt controller supports. Returns whether all passed.
 pub fn run(node: &Node) -> bool {
     let mut doorbells = [(PhysCpuId(0), arch::DOORBELL); layout::MAX_KERNELS];
     for (kernel, doorbell) in doorbells.iter_mut().enumerate().take(node.kernels) {
-        let Ok(known) = ENDPOINT.instance(instance(kernel)) else { fatal!("kernel {kernel} is not known") };
+        let Ok(known) = ENDPOINT.instance(instance(kernel)) else { fatal!("kernel {kernel} is missing") };
         *doorbell = (known.doorbell_cpu(), known.vector());
     }
     BARE_METAL.node.call_once(|| Kernels { me: node.me, count: node.kernels, doorbells });

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One serial line for all kernels. It carries whole lines: `@` and a JSON object for machines, other text for people.
+//! Output of text. All kernels share one serial line, and a lock keeps their lines of text apart. A line that begins with `@`
+//! contains a JSON object, which xtask reads. Other lines are for people.
 //!
-//! A kernel that serves (serve.rs) has a line of its own, or none.
+//! A kernel that serves (serve.rs) has its own serial line, or prints over the link, or prints nothing.
 
 use crate::arch::{uart, without_interrupts};
 use crate::machine::{self, Exit};
@@ -14,11 +15,12 @@ use mk_ipi_core::platform::ThisCpu;
 use mk_ipi_core::sync::Ordering;
 use spin::Once;
 
-/// Longest line. The rest of a longer one is cut off.
+/// The longest line, in bytes. The rest of a longer line is cut off.
 const LINE: usize = 512;
-/// How long, in cycles, a writer waits for the console before it takes it from a holder that may be dead.
+/// How long a kernel waits for the console's lock, in units of the clock. After this time it assumes that the holder died,
+/// and takes the lock.
 const PATIENCE: u64 = clock::SECOND / 2;
-/// Ends a line whose writer died in it. ASCII's CAN says that what stands before it is void.
+/// Ends an unfinished line, whose writer died. The character CAN of ASCII tells xtask to ignore the line.
 const CUT: &[u8] = b"\x18\n";
 
 /// Where a kernel that serves prints.
@@ -30,10 +32,10 @@ pub enum Own {
     Link,
 }
 
-/// This kernel's own output, if it does not share the others' line. `None` inside: it prints nothing.
+/// Where this kernel prints, if it does not share the line of the other kernels. The inner `None` means that it prints nothing.
 static OWN: Once<Option<Own>> = Once::new();
 
-/// One line of output, built before the console is taken.
+/// One line of output. It is complete before the console's lock is taken.
 struct Line {
     bytes: [u8; LINE],
     len: usize,
@@ -49,12 +51,12 @@ impl Write for Line {
     }
 }
 
-/// Sets up the line: once, by the host, before any other kernel runs.
+/// Sets up the shared serial line. The host calls this once, before another kernel runs.
 pub fn init() {
     uart::set_up(uart::SHARED);
 }
 
-/// From now on this kernel has a line of its own, or none.
+/// Makes this kernel print to `own` from now on, or print nothing if `own` is `None`.
 pub fn init_own(own: Option<Own>) {
     OWN.call_once(|| own);
     if let Some(Own::Port(port)) = own {
@@ -67,10 +69,10 @@ pub fn is_link() -> bool {
     matches!(OWN.get(), Some(Some(Own::Link)))
 }
 
-/// Prints one line: `prefix`, then `args`.
+/// Prints one line: `prefix` followed by `args`.
 pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
     let mut line = Line { bytes: [0; LINE], len: 0 };
-    // A `Line` never fails. If a `Display` fails, the line is short.
+    // Writing to a `Line` cannot fail. If a `Display` implementation returns an error, the line ends there.
     let _ = line.write_fmt(prefix).and_then(|()| line.write_fmt(args));
     line.bytes[line.len] = b'\n';
     let bytes = &line.bytes[..=line.len];
@@ -82,7 +84,8 @@ pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
     });
 }
 
-/// This kernel's number. The demo knows it before any directory is read. 255 while unknown.
+/// This kernel's number; 255 if it is not known yet. In the demo, the address of the image tells the number (own.rs). A
+/// kernel that serves learns it when it joins.
 pub fn me() -> u8 {
     match OWN.get() {
         None => own::kernel(),
@@ -90,20 +93,20 @@ pub fn me() -> u8 {
     }
 }
 
-/// The value by which CPU number `cpu` of kernel `k` says that it holds the console.
+/// The value of the console's lock while CPU number `cpu` of kernel `k` holds it.
 fn holder(k: usize, cpu: usize) -> u64 {
     (cpu as u64) << 32 | (k as u64 + 1)
 }
 
-/// Runs `f` while this kernel holds the console. After [`PATIENCE`] it takes the console from its holder, which has
-/// then died.
+/// Runs `f` while this CPU holds the console's lock. If the lock is not free within [`PATIENCE`], takes it from its holder,
+/// which is assumed to be dead.
 fn locked(f: impl FnOnce()) {
     let lock = &control::control().console;
     let me = holder(own::kernel().into(), Kernel.index());
     let start = clock::now();
     let mut nested = false;
     while let Err(holder) = lock.compare_exchange(0, me, Ordering::Acquire) {
-        // An exception came while this CPU was printing.
+        // This CPU itself holds the lock: an exception interrupted it while it printed.
         nested = holder == me;
         if nested || clock::now().wrapping_sub(start) > PATIENCE {
             uart::send(uart::SHARED, CUT);
@@ -118,10 +121,10 @@ fn locked(f: impl FnOnce()) {
     }
 }
 
-/// Releases the console if kernel `k`, which was stopped, holds it.
+/// Releases the console's lock if kernel `k` holds it. That kernel has been stopped.
 pub fn release_of(k: usize) {
     let lock = &control::control().console;
-    // A kernel that is stopped has one CPU.
+    // A kernel that is stopped and restarted has one CPU, with number 0.
     let (dead, me) = (holder(k, 0), holder(own::kernel().into(), Kernel.index()));
     without_interrupts(|| {
         if lock.compare_exchange(dead, me, Ordering::Acquire).is_ok() {
@@ -131,7 +134,7 @@ pub fn release_of(k: usize) {
     });
 }
 
-/// Prints a log line for people: `[k1] ...`.
+/// Prints a line of text for people, such as `[k1] ...`.
 #[macro_export]
 macro_rules! log {
     ($($arg:tt)*) => {
@@ -139,13 +142,13 @@ macro_rules! log {
     };
 }
 
-/// Prints a record for machines: `@` and the JSON object that the arguments give.
+/// Prints a record for xtask: `@`, and the JSON object that is made from the arguments.
 #[macro_export]
 macro_rules! record {
     ($($arg:tt)*) => { $crate::console::print(format_args!("@"), format_args!($($arg)*)) };
 }
 
-/// The inside of a JSON string: characters that must not stand there are left out or replaced.
+/// Formats a value as the content of a JSON string: escapes quotes and backslashes, and replaces control characters by blanks.
 pub struct Json<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Json<T> {
@@ -164,7 +167,7 @@ impl<T: fmt::Display> fmt::Display for Json<T> {
     }
 }
 
-/// Reports that this kernel cannot go on, and ends the machine. A kernel that serves ends only itself.
+/// Prints an error record, and ends the machine with the status `how`. A kernel that serves stops only itself.
 pub fn fatal(args: fmt::Arguments, how: Exit) -> ! {
     record!("{{\"error\":{{\"kernel\":{},\"text\":\"{}\"}}}}", me(), Json(args));
     match Kernel.role() {
@@ -173,7 +176,7 @@ pub fn fatal(args: fmt::Arguments, how: Exit) -> ! {
     }
 }
 
-/// Reports an error record and ends with [`crate::machine::Exit::Error`].
+/// Calls [`fatal`](crate::console::fatal) with the message, and with [`crate::machine::Exit::Error`].
 #[macro_export]
 macro_rules! fatal {
     ($($arg:tt)*) => { $crate::console::fatal(format_args!($($arg)*), $crate::machine::Exit::Error) };

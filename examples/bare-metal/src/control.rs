@@ -1,36 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The demo's control area: how its kernels keep in step and share the console. It is not part of the protocol.
+//! The demo's control area, a piece of shared memory. By it the demo's kernels wait for each other and share the console. It
+//! is not part of the protocol of mk-ipi.
 
 use crate::arch::at;
 use crate::layout::{CONTROL, CONTROL_LEN, MAX_KERNELS};
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// The control area, at a fixed place. All its words are 0 when the host starts the others.
+/// The control area, at a fixed address. All its words are 0 when the host starts the first other kernel.
 #[repr(C)]
 pub struct Control {
-    /// The holder of the console: 0 for none, else the kernel's id plus one, and the number of its CPU in the upper
-    /// half.
+    /// The console's lock: 0 if it is free. Otherwise the lower half is the holder's kernel number plus one, and the upper
+    /// half the number of its CPU within that kernel.
     pub console: AtomicU64,
-    /// 1 while the host still has kernels to kill, or a CPU to move. Until then no stream ends.
+    /// 1 while the host still has kernels to kill, or a CPU to move. While it is 1, no stream ends.
     going_on: AtomicU64,
     /// How often the host has killed a kernel or moved a CPU.
     ordered: AtomicU64,
     kernels: [KernelWords; MAX_KERNELS],
 }
 
-/// What one kernel says of itself, and what the host tells it. The kernel alone writes the former, or the host once it
-/// has stopped the kernel.
+/// The words of one kernel. The host writes `stop`. The kernel writes the other words; after the host has stopped the kernel, the
+/// host writes `step`, too.
 #[repr(C, align(64))]
 struct KernelWords {
-    /// How far the kernel is: a number that only grows during its life.
+    /// The last step of the demo that the kernel has reached. It only grows while the kernel runs.
     step: AtomicU32,
-    /// 1 once the kernel found that all went well for it, 2 if not.
+    /// The kernel's result: 0 if it has none yet, 1 if it found no fault, 2 if it found one.
     verdict: AtomicU32,
     /// A number that changes while the kernel makes progress.
     progress: AtomicU64,
-    /// The conformance suite's control word.
+    /// A word by which the conformance suite's cases wait for other kernels.
     suite: AtomicU64,
-    /// 1 while the host wants the kernel to stop itself. Used where a kernel cannot be stopped from outside.
+    /// 1 while the host wants the kernel to stop itself at its next doorbell. arm64 and riscv64 use this, because a CPU there
+    /// cannot stop another one.
     stop: AtomicU64,
 }
 
@@ -38,36 +40,38 @@ const _: () = assert!(size_of::<Control>() as u64 <= CONTROL_LEN);
 
 /// The control area.
 pub fn control() -> &'static Control {
-    // SAFETY: RAM by the memory map, mapped, aligned, used for nothing else; every bit pattern is a `Control`.
+    // SAFETY: the memory map (layout.rs) reserves this RAM for the control area. It is mapped and aligned, and every bit
+    // pattern is a valid `Control`.
     unsafe { &*(at(CONTROL) as *const Control) }
 }
 
-/// Empties the control area. The host calls it before it starts another kernel or prints.
+/// Sets the control area to zeros. The host calls this before it prints, and before it starts another kernel.
 pub fn reset() {
     let words = (0..CONTROL_LEN).step_by(8).map(|offset| at(CONTROL + offset) as *mut u64);
     for word in words {
-        // SAFETY: RAM by the memory map, and no other kernel runs yet.
+        // SAFETY: the memory map (layout.rs) reserves this RAM for the control area, and no other kernel runs yet.
         unsafe { word.write_volatile(0) };
     }
 }
 
 impl Control {
-    /// How far kernel `k` is.
+    /// The last step that kernel `k` has reached.
     pub fn step(&self, k: usize) -> u32 {
         self.kernels[k].step.load(Ordering::Acquire)
     }
 
-    /// Says that kernel `k` is now at `step`. `k` is the caller, or a kernel that was stopped.
+    /// Sets the step of kernel `k`, which is the caller, or a kernel that the caller has stopped.
     pub fn set_step(&self, k: usize, step: u32) {
         self.kernels[k].step.store(step, Ordering::Release);
     }
 
-    /// Says whether all went well for kernel `k`, the caller. A `set_step` must follow.
+    /// Sets the result of kernel `k`, the caller: `ok` if it found no fault. A call of `set_step` must follow, which makes
+    /// the result visible to kernels that read the step.
     pub fn set_verdict(&self, k: usize, ok: bool) {
         self.kernels[k].verdict.store(if ok { 1 } else { 2 }, Ordering::Relaxed);
     }
 
-    /// Returns whether kernel `k`, which came to its last step, found that all went well for it.
+    /// Returns whether kernel `k` found no fault. Valid after kernel `k` has reached its last step.
     pub fn verdict(&self, k: usize) -> bool {
         self.kernels[k].verdict.load(Ordering::Relaxed) == 1
     }
@@ -77,7 +81,7 @@ impl Control {
         self.going_on.load(Ordering::Relaxed) != 0
     }
 
-    /// The host says whether it still has kernels to kill, or a CPU to move.
+    /// Sets whether the host still has kernels to kill, or a CPU to move. Only the host calls this.
     pub fn go_on(&self, going_on: bool) {
         self.going_on.store(going_on.into(), Ordering::Relaxed);
     }
@@ -87,17 +91,17 @@ impl Control {
         self.ordered.load(Ordering::Relaxed)
     }
 
-    /// The host says how often it has killed a kernel or moved a CPU.
+    /// Sets how often the host has killed a kernel or moved a CPU. Only the host calls this.
     pub fn set_ordered(&self, times: u64) {
         self.ordered.store(times, Ordering::Relaxed);
     }
 
-    /// The conformance suite's control word of kernel `k`.
+    /// The conformance suite's word of kernel `k`.
     pub fn suite(&self, k: usize) -> &AtomicU64 {
         &self.kernels[k].suite
     }
 
-    /// Tells kernel `k` to stop itself at its next doorbell, or takes that order back.
+    /// Tells kernel `k` to stop itself at its next doorbell; with `stop` false, withdraws that order.
     pub fn order_stop(&self, k: usize, stop: bool) {
         self.kernels[k].stop.store(stop.into(), Ordering::Release);
     }
@@ -107,7 +111,7 @@ impl Control {
         self.kernels[k].stop.load(Ordering::Acquire) != 0
     }
 
-    /// Says that kernel `k`, the caller, makes progress.
+    /// Sets the progress of kernel `k`, the caller: a number that changes while it makes progress.
     pub fn set_progress(&self, k: usize, progress: u64) {
         self.kernels[k].progress.store(progress, Ordering::Relaxed);
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A set of CPUs, by their physical ids, which are not 0..n on real machines.
+//! A set of CPUs, by their physical ids. On real machines these ids have gaps.
 
 use mk_ipi_abi::PhysCpuId;
 
-/// Most CPUs that are looked at: more than any machine here has. A directory entry has room for twice as many.
+/// The largest number of CPUs in a set. It is above the number of CPUs of each test machine. Further CPUs are ignored.
 pub const MAX_CPUS: usize = 512;
 
 /// CPUs by their physical ids.
@@ -18,12 +18,12 @@ impl Cpus {
         &self.ids[..self.len]
     }
 
-    /// No CPUs.
+    /// The empty set.
     pub const fn none() -> Self {
         Self { ids: [PhysCpuId(0); MAX_CPUS], len: 0 }
     }
 
-    /// Adds a CPU, if it is not in the set yet. A table can list one twice, as local APIC and as local x2APIC.
+    /// Adds a CPU, unless the set contains it. (The MADT can list a CPU twice: as local APIC and as local x2APIC.)
     pub fn add(&mut self, id: PhysCpuId) {
         if self.len < MAX_CPUS && !self.ids().contains(&id) {
             self.ids[self.len] = id;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The demo's traffic: every kernel streams to every other one, then each pair plays ping-pong.
+//! The demo: each kernel sends a stream of messages to each other kernel. After that, each pair of kernels measures round trips.
 
 use crate::clock::{self, Watchdog};
 use crate::control::control;
@@ -21,39 +21,40 @@ use mk_ipi_abi::MessageType;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{Deferred, Message, SendError};
 
-/// Step (control.rs) at which a kernel has sent all its messages.
+/// The step (control.rs) at which a kernel has sent all its messages.
 const SENT: u32 = READY + 1;
-/// Step at which a kernel has received all that was sent to it.
+/// The step at which a kernel has received all that was sent to it.
 const RECEIVED: u32 = SENT + 1;
-/// Step at which the first ordered pair has done its round trips. Each other pair adds one.
+/// The step at which the first ordered pair of kernels has measured its round trips. Each further pair adds one.
 const FIRST_PAIR: u32 = RECEIVED + 1;
 const _: () = assert!(FIRST_PAIR + ((MAX_KERNELS * MAX_KERNELS) as u32) < DONE);
 
-/// Most round trips per pair.
+/// The largest number of round trips per pair.
 const MAX_TRIPS: usize = 1000;
-/// Seconds without an arrival after which a message that was sent counts as lost.
+/// If no message arrives for this number of seconds, the missing messages count as lost.
 const LOST_AFTER: u64 = 2;
 
-/// The result of a look at all lanes that found nothing.
+/// The result of a drain that found no message in any lane.
 const NOTHING: Deferred = Deferred { messages: 0, more: false };
 
-/// The ping that waits for its answer: the sender plus one in the upper half, the ping's number in the lower half; 0 if
-/// none.
+/// The ping that this kernel must answer: the sender plus one in the upper half, the ping's number in the lower half. 0 if
+/// there is none.
 static PINGED: AtomicU64 = AtomicU64::new(0);
 /// The number of the last pong, plus one.
 static PONGED: AtomicU64 = AtomicU64::new(0);
 
-/// What a kernel sent to one other kernel.
+/// Counters of what this kernel sent to one other kernel.
 #[derive(Clone, Copy, Default)]
 struct Sent {
     messages: u64,
     doorbells: u64,
     busy: u64,
-    /// Round trips in cycles: least, median, 99th percentile.
+    /// The shortest round trip, the median, and the 99th percentile, in units of the clock.
     trips: [u64; 3],
 }
 
-/// Restores the state of a former life, and takes messages from now on. Called before the kernel joins the others.
+/// Restores the state of this kernel's former lives from the journal, and registers the message handlers. Called before the
+/// kernel joins the others.
 pub fn register() {
     journal::own().recover();
     let registered = ENDPOINT
@@ -70,7 +71,7 @@ fn on_stream(message: &Message) {
 }
 
 fn on_ping(message: &Message) {
-    // A torn ping is not answered: the round trip times out.
+    // A torn ping is not answered, so its sender reports a time-out.
     if let Some((number, sender)) = payload::check(message.payload()) {
         PINGED.store((u64::from(sender) + 1) << 32 | number & 0xffff_ffff, Ordering::Release);
     }
@@ -82,8 +83,8 @@ fn on_pong(message: &Message) {
     }
 }
 
-/// Runs the whole demo. Returns whether nothing was lost, torn, doubled or out of order. The host has the `machine`,
-/// and kills the kernel that it was told to kill.
+/// Runs the demo. Returns true if no message to this kernel was lost, torn, doubled or out of order, and the drain was fair. Only
+/// the host passes a `machine`. It uses it to kill a kernel or to move a CPU, if the command line says so.
 pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     if node.kernels < 2 {
         fatal!("a single kernel has no other kernel to talk to");
@@ -94,13 +95,13 @@ pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     if watches_drains(node) {
         whole &= report_drains(node);
     }
-    // The last death was before the streams ended. So this look learns of all messages that are in doubt.
+    // The last death was before the streams ended. So after this tick all messages in doubt are known.
     Heart::new().look();
     let arrivals = journal::own().receiver.arrivals();
     round_trips(node, &mut sent);
     let now = journal::own().receiver.arrivals();
     if now != arrivals {
-        fatal!("{} messages of the stream came after it had ended", now - arrivals);
+        fatal!("{} messages came after the streams had ended", now - arrivals);
     }
     for to in node.others() {
         whole &= report_received(node, to);
@@ -110,13 +111,14 @@ pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     whole
 }
 
-/// Returns whether this kernel checks the fairness of the drain. It does so where one CPU drains.
+/// Returns whether this kernel checks that its drain is fair. It does so only for native links, if one CPU does all draining,
+/// and if this kernel is not killed.
 fn watches_drains(node: &Node) -> bool {
     let is_plain = node.options.moves.is_none() && !node.is_victim(node.me);
     node.options.generation == Generation::Native && is_plain
 }
 
-/// What a kernel does in addition to its streams.
+/// The task that a kernel has in addition to its streams.
 enum Aside<'a> {
     Nothing,
     Kill(Killer<'a>),
@@ -125,7 +127,7 @@ enum Aside<'a> {
 }
 
 impl<'a> Aside<'a> {
-    /// The task that this kernel was given. The host has the `machine`.
+    /// The task that the command line gives this kernel. Only the host passes a `machine`.
     fn new(node: &'a Node, machine: Option<&'a mut Machine>) -> Self {
         match (machine, node.options.kills, node.options.moves) {
             (Some(machine), Some(kills), None) => Self::Kill(Killer::new(node, machine, kills)),
@@ -138,7 +140,7 @@ impl<'a> Aside<'a> {
         }
     }
 
-    /// Does what can be done now. Returns whether the task is finished.
+    /// Does the part of the task that can be done now. Returns whether the task is finished.
     fn turn(&mut self, stream: &mut Stream) -> bool {
         match self {
             Self::Nothing => true,
@@ -148,7 +150,7 @@ impl<'a> Aside<'a> {
         }
     }
 
-    /// Reports what was done.
+    /// Prints the record of the task.
     fn report(&self, node: &Node) {
         match self {
             Self::Kill(killer) => killer.report(),
@@ -161,7 +163,7 @@ impl<'a> Aside<'a> {
     }
 }
 
-/// Sends all messages to all others. Returns what was done for each of them.
+/// Sends all messages of the stream to all other kernels. Returns the counters for each receiver.
 fn stream(node: &Node, machine: Option<&mut Machine>) -> ([Sent; MAX_KERNELS], Progress) {
     if watches_drains(node) {
         drains::watch(node.others().filter(|&k| !node.is_victim(k)));
@@ -183,17 +185,17 @@ fn stream(node: &Node, machine: Option<&mut Machine>) -> ([Sent; MAX_KERNELS], P
     (sent, stream.progress)
 }
 
-/// Waits for the messages that are on their way.
+/// Waits until all messages that were sent have arrived, or count as lost.
 fn wait_for_messages(node: &Node, progress: &mut Progress) {
     let receiver = &journal::own().receiver;
-    // All have sent, and each has written down how many.
+    // All kernels have sent their messages, and have written the number to their journals.
     let sent_by = |k: usize| journal::of(k).sent[node.me].messages();
     let total: u64 = node.others().map(sent_by).sum();
     let mut watchdog = Watchdog::new(LOST_AFTER);
     loop {
         let (runs, arrivals) = (ENDPOINT.platform().runs(), progress.report());
-        // Where kernels die, messages in doubt may be missing. But all kernels have sent: a message that is not found
-        // now will not come.
+        // If kernels were killed, messages in doubt can be missing. All kernels have sent everything. So if the drain finds
+        // no message, no more will arrive.
         let nothing_left = node.options.kills.is_some() && ENDPOINT.drain() == NOTHING;
         if receiver.total() == total || nothing_left || watchdog.stalled(arrivals) {
             break;
@@ -205,8 +207,8 @@ fn wait_for_messages(node: &Node, progress: &mut Progress) {
     node.wait_for_all(RECEIVED, "not all kernels have received", || {});
 }
 
-/// Reports what came from kernel `from`. Returns whether all messages came once, whole and in order, except those in
-/// doubt.
+/// Prints the record of the messages from kernel `from`. Returns whether all of them, except those in doubt, came once,
+/// intact and in order.
 fn report_received(node: &Node, from: usize) -> bool {
     let sent = &journal::of(from).sent[node.me];
     let Findings { received, lost, torn, doubled, disordered } = journal::own().receiver.findings(from, sent);
@@ -221,7 +223,7 @@ fn report_received(node: &Node, from: usize) -> bool {
     [lost, torn, doubled, disordered] == [0; 4]
 }
 
-/// Reports how fair the drain was. Returns whether it was as fair as it promises.
+/// Prints the record about the drain's fairness. Returns whether no stream waited for more calls than [`drains::allowed`].
 fn report_drains(node: &Node) -> bool {
     let ((calls, longest), allowed) = (drains::found(), drains::allowed(node.kernels));
     record!(
@@ -231,7 +233,8 @@ fn report_drains(node: &Node) -> bool {
     longest <= allowed
 }
 
-/// Each ordered pair in turn: one pings, the other answers, all others sleep.
+/// Measures round trips, for one ordered pair of kernels after the other. The first kernel of the pair pings, the second one
+/// answers, and all others wait.
 fn round_trips(node: &Node, sent: &mut [Sent; MAX_KERNELS]) {
     let pairs =
         (0..node.kernels).flat_map(|f| (0..node.kernels).map(move |t| (f, t))).filter(|(f, t)| f != t);
@@ -252,7 +255,7 @@ fn round_trips(node: &Node, sent: &mut [Sent; MAX_KERNELS]) {
     }
 }
 
-/// Sends one message. Returns whether there was room for it.
+/// Sends one message. Returns false if there is no room for it now.
 fn send(to: usize, ty: MessageType, message: &Payload) -> bool {
     match ENDPOINT.send(instance(to), ty, message.bytes()) {
         Ok(_) => true,
@@ -261,18 +264,19 @@ fn send(to: usize, ty: MessageType, message: &Payload) -> bool {
     }
 }
 
-/// Answers the waiting ping, if there is one, from the main program.
+/// Answers the ping that was received, if there is one. Runs in the main program, not in a message handler.
 fn answer(node: &Node) {
     let pinged = PINGED.load(Ordering::Acquire);
     if let Some(sender) = (pinged >> 32).checked_sub(1) {
-        // There is one ping at a time: its sender waits for the answer.
+        // All kernels together have one ping at a time, because its sender waits for the answer.
         PINGED.store(0, Ordering::Relaxed);
         let pong = Payload::new(pinged & 0xffff_ffff, node.me as u32);
-        node.wait("a ping's sender takes no answer", || send(sender as usize, PONG, &pong));
+        node.wait("no room for the answer to a ping", || send(sender as usize, PONG, &pong));
     }
 }
 
-/// Pings kernel `to`, one ping at a time. Returns least, median and 99th percentile of the round trips in cycles.
+/// Pings kernel `to`, one ping at a time. Returns the shortest round trip, the median, and the 99th percentile, in units of the
+/// clock.
 fn ping(node: &Node, to: usize) -> [u64; 3] {
     let mut trips = [0; MAX_TRIPS];
     let trips = &mut trips[..(node.options.messages as usize).min(MAX_TRIPS)];
@@ -280,7 +284,7 @@ fn ping(node: &Node, to: usize) -> [u64; 3] {
     for (number, trip) in (0u64..).zip(trips.iter_mut()) {
         let ping = Payload::new(number, node.me as u32);
         let start = clock::now();
-        node.wait("a kernel takes no ping", || send(to, PING, &ping));
+        node.wait("no room for a ping", || send(to, PING, &ping));
         node.wait("a ping is not answered", || PONGED.load(Ordering::Acquire) == number + 1);
         *trip = clock::now().wrapping_sub(start);
         node.progress(clock::now());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks that the drain is fair: counts the calls that left a kernel's stream waiting, whatever another kernel does.
+//! Checks that the drain is fair. For each kernel whose messages wait, it counts the calls of the drain in a row that take
+//! none of them.
 
 use crate::journal;
 use crate::layout::MAX_KERNELS;
@@ -7,16 +8,16 @@ use crate::own;
 use crate::platform::BUDGET;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Messages that a lane may have in one turn (SPEC N-13).
+/// The number of messages that the drain takes from a lane in one turn (`SHARE` in mk-ipi-core/src/native/receive.rs).
 const SHARE: usize = 16;
 
-/// One bit for each kernel whose stream is watched.
+/// The kernels whose streams are watched: one bit for each.
 static WATCHED: AtomicU32 = AtomicU32::new(0);
 /// How often the drain was called.
 static CALLS: AtomicU64 = AtomicU64::new(0);
-/// For each kernel, how many of the last calls in a row left its stream waiting.
+/// For each kernel, the number of the last calls in a row that took no message from its stream although messages waited.
 static ROWS: [AtomicU64; MAX_KERNELS] = [const { AtomicU64::new(0) }; MAX_KERNELS];
-/// The longest such row.
+/// The largest number in `ROWS` so far.
 static LONGEST: AtomicU64 = AtomicU64::new(0);
 
 /// Watches the streams of these kernels from now on. With no kernels, it ends the watch.
@@ -24,17 +25,18 @@ pub fn watch(kernels: impl Iterator<Item = usize>) {
     WATCHED.store(kernels.fold(0, |bits, k| bits | 1 << k), Ordering::Relaxed);
 }
 
-/// The number of calls of the drain, and the longest row of calls that took nothing of what waited from a kernel.
+/// The number of calls of the drain, and the largest number of calls in a row that took no message from a waiting stream.
 pub fn found() -> (u64, u64) {
     (CALLS.load(Ordering::Relaxed), LONGEST.load(Ordering::Relaxed))
 }
 
-/// The longest row that the drain allows: one call has turns for only a part of the lanes.
+/// The largest number of such calls in a row that a fair drain can have. One call has a budget of [`BUDGET`] messages, so it
+/// can give a turn to only some of the lanes.
 pub fn allowed(kernels: usize) -> u64 {
     (kernels * SHARE).div_ceil(BUDGET) as u64
 }
 
-/// Drains by `drain`, and checks which kernels had no turn.
+/// Calls `drain`, and updates the counters of the streams that it took no message from.
 pub fn watched(drain: impl FnOnce()) {
     let watched = WATCHED.load(Ordering::Relaxed);
     if watched == 0 {

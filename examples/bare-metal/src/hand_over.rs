@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Moves a CPU between running kernels: the messages between the host and a kernel, and a kernel's part.
+//! Moves a CPU between running kernels: the messages between the host and a spawned kernel, and the spawned kernel's part.
+//! The host's part is mover.rs.
 //!
-//! | what | from | value | what for |
+//! | message | sender | value | meaning |
 //! | --- | --- | --- | --- |
-//! | `GiveUp` | host | | move your doorbell away from the CPU |
-//! | `GivenUp` | kernel | | it was moved away |
-//! | `Leave` | host | generation | the directory says that the CPU is not yours; stop it when no kernel rings it any more |
-//! | `Left` | kernel | | it is stopped |
-//! | `Take` | host | | the CPU is yours, and the directory says so |
-//! | `Ready` | kernel | address | where the CPU must begin |
-//! | `Taken` | kernel | | the CPU runs, and doorbells go to it |
+//! | `GiveUp` | host | | move your doorbell from the CPU that you must give up to your first CPU |
+//! | `GivenUp` | kernel | | my doorbell was moved |
+//! | `Leave` | host | generation | in this generation of the directory the CPU is not yours; stop it when all have read it |
+//! | `Left` | kernel | | the CPU has stopped |
+//! | `Take` | host | | the CPU is yours, and the directory lists it as yours |
+//! | `Ready` | kernel | address | the CPU must be started at this address |
+//! | `Taken` | kernel | | the CPU runs, and my doorbell is at this CPU |
 //!
-//! Each kernel has its own doorbell vector. If one arrives at a CPU that belongs to another kernel by then, it is
-//! counted as a stray.
+//! Each kernel has its own doorbell vector. A kernel that is interrupted on the vector of another kernel counts this as a
+//! stray: the sender used a CPU that no longer belongs to the receiver.
 
 use crate::arch::{self, without_interrupts};
 use crate::clock::{self, SECOND};
@@ -28,27 +29,27 @@ use mk_ipi_core::sync::{fence, spin_hint, AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Message, SendError};
 use spin::Mutex;
 
-/// One step of a hand-over.
+/// The type of the messages in the table above.
 const HAND_OVER: MessageType = MessageType(0x120);
-/// Seconds within which deferred work must end.
+/// The time limit for a run of deferred work, in seconds.
 const PATIENCE: u64 = 10;
 
-/// What is said.
+/// The meaning of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoteKind {
-    /// Move your doorbell away from the CPU.
+    /// The receiver must move its doorbell from the CPU to its first CPU.
     GiveUp,
-    /// The doorbell was moved away.
+    /// The sender has moved its doorbell.
     GivenUp,
-    /// Stop the CPU when no kernel rings it any more.
+    /// The receiver must stop the CPU after all kernels have read this generation of the directory.
     Leave,
-    /// The CPU is stopped.
+    /// The CPU has stopped.
     Left,
-    /// The CPU is yours.
+    /// The CPU belongs to the receiver.
     Take,
-    /// The CPU can begin at this address.
+    /// The host must start the CPU at this address.
     Ready,
-    /// The CPU runs.
+    /// The CPU runs, and the sender's doorbell is at it.
     Taken,
 }
 
@@ -65,32 +66,34 @@ const ALL: [NoteKind; 7] = [
 /// A message of a hand-over.
 #[derive(Clone, Copy, Debug)]
 pub struct Note {
-    /// The kernel that sent it.
+    /// The kernel that sent the message.
     pub from: InstanceId,
-    /// What it says.
+    /// The meaning of the message.
     pub kind: NoteKind,
-    /// A generation, or an address.
+    /// For `Leave` a generation of the directory, for `Ready` an address, for others 0.
     pub value: u64,
 }
 
-/// The last note that came and was not fetched. The host waits for one answer at a time, and each question is answered
-/// once.
+/// The note that was received and is not fetched yet. One place is enough: the host sends a note only after the answer to the one
+/// before, and each note has one answer.
 static NOTE: Mutex<Option<Note>> = Mutex::new(None);
-/// Vectors of other kernels that arrived here.
+/// The number of interrupts on the doorbell vectors of other kernels.
 static STRAYS: AtomicU64 = AtomicU64::new(0);
-/// Doorbells that arrived at the second CPU.
+/// The number of this kernel's doorbells at its second CPU.
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
-/// How often this kernel had a second CPU.
+/// How often this kernel was given a second CPU.
 static HAD: AtomicU64 = AtomicU64::new(0);
-/// A failure on order: no kernel follows the directory, and none waits until others have.
+/// True with the fault `stale` (options.rs): this kernel does not follow the directory, and does not wait until other kernels
+/// have followed it.
 static STALE: AtomicBool = AtomicBool::new(false);
 
 /// The doorbell vector of kernel `k`.
 pub fn vector(k: usize) -> Vector {
-    arch::doorbell_of(k).unwrap_or_else(|| fatal!("no vector for kernel {k}"))
+    arch::doorbell_of(k).unwrap_or_else(|| fatal!("kernel {k} has no doorbell vector"))
 }
 
-/// Opens this kernel's own vector, and counts the vectors of the others as strays. Interrupts are off.
+/// If CPUs are moved: sets the handlers of all kernels' doorbell vectors, and registers the message handler. Interrupts must
+/// be off.
 pub fn prepare(options: &Options) {
     if options.moves.is_none() {
         return;
@@ -104,19 +107,19 @@ pub fn prepare(options: &Options) {
     }
 }
 
-/// Returns whether the directory must not be followed: a failure on order.
+/// Returns whether the command line has the fault `stale`: the directory must not be followed.
 pub fn is_stale() -> bool {
     STALE.load(Ordering::Relaxed)
 }
 
-/// This kernel's vector arrived at its CPU number `index`.
+/// Called for each doorbell of this kernel. `index` is the number of the CPU that took it.
 pub fn saw_doorbell(index: usize) {
     if index != 0 {
         ARRIVED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Another kernel's vector arrived.
+/// Called for each interrupt on another kernel's doorbell vector.
 pub fn saw_stray() {
     STRAYS.fetch_add(1, Ordering::Relaxed);
 }
@@ -127,18 +130,18 @@ fn on_note(message: &Message) {
         let kind = *ALL.get(usize::try_from(u64::from_le_bytes(*kind)).ok()?)?;
         Some(Note { from: message.sender()?, kind, value: u64::from_le_bytes(*value.first_chunk::<8>()?) })
     };
-    let Some(note) = note() else { fatal!("a hand-over message that makes no sense") };
+    let Some(note) = note() else { fatal!("a hand-over message has an invalid content") };
     if let Some(before) = without_interrupts(|| NOTE.lock().replace(note)) {
-        fatal!("{note:?} before {before:?} was read");
+        fatal!("{note:?} was received before {before:?} was read");
     }
 }
 
-/// The note that came, if there is one.
+/// Returns the note that was received, if there is one, and empties its place.
 pub fn next_note() -> Option<Note> {
     without_interrupts(|| NOTE.lock().take())
 }
 
-/// Sends a note to kernel `k`. Returns whether there was room.
+/// Sends a note to kernel `k`. Returns false if there is no room for it now.
 pub fn say(k: usize, kind: NoteKind, value: u64) -> bool {
     let mut bytes = [0; 16];
     let number = ALL.iter().position(|w| *w == kind).unwrap_or(ALL.len());
@@ -151,55 +154,55 @@ pub fn say(k: usize, kind: NoteKind, value: u64) -> bool {
     }
 }
 
-/// Returns whether every live kernel that has our region mapped has followed the directory to `generation`. No kernel
-/// dies in a run that moves a CPU.
+/// Returns whether every live kernel that has this kernel's region mapped has followed the directory to `generation`. No
+/// kernel dies in a run that moves a CPU. With the fault `stale` it always returns true.
 pub fn nobody_is_behind(generation: u32) -> bool {
     let mut behind = false;
     let looked = ENDPOINT.behind(generation, |_, _| behind = true);
     is_stale() || (looked.is_ok() && !behind)
 }
 
-/// Reports what this kernel saw of the CPU that was moved.
+/// Prints the record of this kernel's counters about the CPU that is moved.
 pub fn report(node: &Node) {
     let [had, arrived, stray] = [&HAD, &ARRIVED, &STRAYS].map(|n| n.load(Ordering::Relaxed));
     record!("{{\"spare\":{{\"kernel\":{},\"had\":{had},\"arrived\":{arrived},\"stray\":{stray}}}}}", node.me);
 }
 
-/// What a kernel is about to do.
+/// The present task of a spawned kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
     Nothing,
-    /// Give the CPU up once a doorbell has come to it: a move without one proves nothing.
+    /// Wait for a doorbell at the CPU, and give the CPU up after it. (A move without a doorbell would test nothing.)
     Using,
-    /// Wait until no kernel rings the CPU any more.
+    /// Wait until all kernels have followed the directory to this generation.
     Settling(u32),
-    /// Wait until the CPU is off.
+    /// Wait until the CPU has left this kernel.
     Leaving,
-    /// Wait until the CPU is on.
+    /// Wait until the CPU runs in this kernel.
     Starting,
-    /// Send this note.
+    /// Send this note, and go on with the task that follows.
     Saying(NoteKind, u64, &'static Doing),
 }
 
-/// A spawned kernel's part.
+/// The part of a spawned kernel.
 pub struct Guest<'a> {
     node: &'a Node,
     doing: Doing,
-    /// Doorbells that had arrived when the CPU came.
+    /// The value of `ARRIVED` when this kernel was given the CPU.
     before: u64,
 }
 
 impl<'a> Guest<'a> {
-    /// There is nothing to do yet. `None` if no CPU is moved.
+    /// Begins without a task. `None` if no CPU is moved in this run.
     pub fn new(node: &'a Node) -> Option<Self> {
         node.options.moves?;
         if OWN_CPUS < 2 {
-            fatal!("this kernel is built for one CPU, but should get another one");
+            fatal!("this kernel is built for one CPU, so no second CPU can be moved to it");
         }
         Some(Self { node, doing: Doing::Nothing, before: 0 })
     }
 
-    /// Does what can be done now. Returns whether the host has finished moving the CPU.
+    /// Does the part of the task that can be done now. Returns whether the host has made its last move.
     pub fn turn(&mut self) -> bool {
         node::follow();
         if let Some(note) = next_note() {
@@ -231,7 +234,7 @@ impl<'a> Guest<'a> {
         }
         let is_over = !control().is_going_on();
         if is_over && self.keeps_doorbell() {
-            // What was ordered is done: the rest of the run is as usual.
+            // The moves are over, so the doorbell that the fault left at the wrong CPU is moved back.
             self.move_doorbell(Kernel.physical_id());
         }
         is_over
@@ -244,11 +247,11 @@ impl<'a> Guest<'a> {
             (NoteKind::Take, Doing::Nothing) => {
                 Doing::Saying(NoteKind::Ready, second::entry(), &Doing::Starting)
             }
-            _ => fatal!("{note:?} while {:?}", self.doing),
+            _ => fatal!("{note:?} was received during the task {:?}", self.doing),
         }
     }
 
-    /// A failure on order: the doorbell stays at a CPU that is given up.
+    /// Returns whether this kernel has the fault `keep` or `stale`: it leaves its doorbell at the CPU that it gives up.
     fn keeps_doorbell(&self) -> bool {
         let fault = self.node.options.fault.filter(|fault| usize::from(fault.kernel) == self.node.me);
         fault.is_some_and(|fault| matches!(fault.kind, FaultKind::Keep | FaultKind::Stale))
@@ -256,22 +259,23 @@ impl<'a> Guest<'a> {
 
     fn move_doorbell(&self, cpu: PhysCpuId) {
         if let Err(e) = ENDPOINT.move_doorbell(cpu, vector(self.node.me)) {
-            fatal!("the doorbell does not move to CPU {}: {e:?}", cpu.0);
+            fatal!("the doorbell cannot be moved to CPU {}: {e:?}", cpu.0);
         }
     }
 
-    /// Moves doorbells back to the first CPU, and finds the messages that rang the old one.
+    /// Moves the doorbell back to the first CPU, and drains the messages whose doorbells went to the second CPU.
     fn give_up(&self) {
         if self.keeps_doorbell() {
             return;
         }
         self.move_doorbell(Kernel.physical_id());
-        // A look that began before this does not count. One that begins from now on does, on either CPU.
+        // After the doorbell has moved, this kernel must drain once (SPEC N-12). A drain that began before this fence does
+        // not count, so this waits for its end. A drain on either CPU that begins after the fence counts.
         fence(Ordering::SeqCst);
         let start = clock::now();
         while Kernel.second_runs() {
             if clock::now().wrapping_sub(start) > PATIENCE * SECOND {
-                fatal!("the second CPU's deferred work does not end");
+                fatal!("the second CPU's deferred work did not end within {PATIENCE} s");
             }
             spin_hint();
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host kernel: makes regions and directory, loads, starts and stops the other kernels, and reports the result.
+//! The host kernel: makes the regions and the directory, loads, starts and stops the other kernels, and reports the result.
 
 use crate::arch;
 use crate::clock::{self, Microseconds, SECOND};
@@ -20,16 +20,16 @@ use mk_ipi_core::platform::{Access, PhysMemory, ThisCpu};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{config_of, InstanceConfig, LinkConfig, SlotPolicy};
 
-/// Fewest slots of a region; more if a CPU has a larger id.
+/// The smallest number of slots in a region. If a CPU's id needs more slots, the regions have more.
 const MIN_SLOTS: u64 = 8;
 
-/// How long a CPU is given to stop: an emulated one stops when its thread runs next.
+/// The time that a CPU is given to stop. It is long, because an emulated CPU stops only when the emulator runs its thread.
 const STOP: Microseconds = Microseconds(50_000);
 
-/// The host's view of the machine. Kernel k is in its life `lives[k]`.
+/// The host's view of the machine. `lives[k]` is the incarnation of kernel k.
 pub struct Machine {
     shares: Shares,
-    /// True if a CPU is moved: then each kernel has its own doorbell vector.
+    /// True if a CPU is moved in this run. In such a run each kernel has its own doorbell vector.
     moves: bool,
     lives: [Incarnation; MAX_KERNELS],
     kernels: usize,
@@ -37,12 +37,12 @@ pub struct Machine {
     directory: DirectoryWriter<'static, AtomicU64>,
 }
 
-/// Brings the machine up: all kernels take messages when this returns.
+/// Makes the regions and the directory, and starts all other kernels. All kernels take messages when this returns.
 pub fn start(options: Options) -> (Node, Machine) {
     let mut machine = Machine::find(&options);
     (0..machine.kernels).for_each(journal::clear);
     demo::register();
-    // A native link begins with this kernel's identity.
+    // The identity must be set before this kernel's native region is made.
     ENDPOINT.identify(InstanceId::HOST, Incarnation::FIRST);
     for k in 0..machine.kernels {
         machine.create(k);
@@ -58,7 +58,7 @@ pub fn start(options: Options) -> (Node, Machine) {
     (node, machine)
 }
 
-/// Waits for the verdicts, and ends the machine with the status that they give.
+/// Waits for the results of all kernels, and ends the machine. The exit status says whether all kernels found no fault.
 pub fn finish(node: &Node) -> ! {
     node.wait_for_all(DONE, "not all kernels are done", || {});
     let ok = (0..node.kernels).all(|k| control().verdict(k));
@@ -67,7 +67,7 @@ pub fn finish(node: &Node) -> ! {
 }
 
 impl Machine {
-    /// Looks at the CPUs, gives each kernel one, and makes an empty directory.
+    /// Finds the machine's CPUs, gives each kernel one, and makes an empty directory.
     fn find(options: &Options) -> Self {
         let kernel = ENDPOINT.platform();
         let kernels = 1 + options.images().count();
@@ -79,17 +79,17 @@ impl Machine {
         let me = kernel.physical_id();
         let moves = options.moves.is_some();
         let Some(shares) = Shares::new(&found, me, kernels, moves) else {
-            fatal!("{kernels} kernels need a CPU each, the machine has {}", found.ids().len())
+            fatal!("{kernels} kernels need too many CPUs: the machine has {}", found.ids().len())
         };
         let link = link(options.generation, found.ids(), kernels);
         let directory = kernel.map(layout::directory(), Access::ReadWrite);
-        // If the memory map's directory is not RAM, the machine is too small.
-        let directory = directory.unwrap_or_else(|e| fatal!("the directory's memory: {e:?}"));
-        // SAFETY: all of memory stays mapped for ever (platform.rs).
+        // This fails if the machine has too little RAM for the memory map (layout.rs).
+        let directory = directory.unwrap_or_else(|e| fatal!("no memory for the directory: {e:?}"));
+        // SAFETY: memory is never unmapped (platform.rs).
         let words = unsafe { directory.as_ptr().as_ref() };
-        // An entry has room for all CPUs of the machine.
+        // Each entry of the directory has room for all CPUs of the machine.
         let directory = DirectoryWriter::create(words, kernels as u32, found.ids().len() as u32);
-        let directory = directory.unwrap_or_else(|e| fatal!("the directory: {e:?}"));
+        let directory = directory.unwrap_or_else(|e| fatal!("cannot make the directory: {e:?}"));
         let Some(boot_cpu) = kernel.controller().boot_cpu() else {
             fatal!("it is not known which CPU booted the machine")
         };
@@ -98,7 +98,7 @@ impl Machine {
         Self { shares, moves, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
     }
 
-    /// What the directory says of kernel `k`.
+    /// The content of the directory entry of kernel `k`.
     fn record(&self, k: usize, state: State) -> InstanceRecord {
         let region = ENDPOINT.instance(instance(k)).ok().and_then(|i| i.region());
         let native = matches!(self.link, LinkConfig::Native(_));
@@ -119,55 +119,55 @@ impl Machine {
         }
     }
 
-    /// Writes the entry of kernel `k`. Returns the directory's generation after that.
+    /// Writes the directory entry of kernel `k`. Returns the directory's new generation.
     fn list(&mut self, k: usize, state: State) -> u32 {
         let record = self.record(k, state);
         let written = self.directory.write(&record, self.shares.of(k));
-        written.unwrap_or_else(|e| fatal!("the directory's entry {k}: {e:?}"))
+        written.unwrap_or_else(|e| fatal!("cannot write the directory entry of kernel {k}: {e:?}"))
     }
 
-    /// Makes the region of kernel `k` from its pool, and lists it.
+    /// Makes the region of kernel `k` in its pool, and writes the kernel's directory entry.
     fn create(&mut self, k: usize) {
         let config = config_of(&self.record(k, State::Starting), self.shares.of(k));
         let config = InstanceConfig { link: self.link, ..config };
         if let Err(e) = ENDPOINT.create_instance(&config) {
-            fatal!("the region of kernel {k}: {e:?}");
+            fatal!("cannot make the region of kernel {k}: {e:?}");
         }
         self.list(k, if k == 0 { State::Running } else { State::Starting });
     }
 
-    /// Loads kernel `k` from `file`, starts it on its CPU, and waits until it takes messages.
+    /// Loads kernel `k` from its ELF file `file`, starts it on its CPU, and waits until it takes messages.
     fn spawn(&mut self, k: usize, file: PhysRange, options: &Options) {
         self.start(k, file, options, |us| clock::delay_us(us.0.into()));
         let (kernel, start) = (ENDPOINT.platform(), clock::now());
         while control().step(k) < READY {
             if clock::now().wrapping_sub(start) > 10 * SECOND {
-                fatal!("kernel {k} does not come up on CPU {}", self.shares.first(k).0);
+                fatal!("kernel {k} did not start on CPU {} within 10 s", self.shares.first(k).0);
             }
             kernel.sleep(kernel.runs());
         }
         self.runs(k);
     }
 
-    /// Stops kernel `k` for good. It stops whatever it runs; or at its next doorbell, where a CPU cannot be stopped
-    /// from outside. Runs `meanwhile` until it has stopped.
+    /// Ends the present life of kernel `k`. On x86-64 it stops at any instruction. On arm64 and riscv64, where one CPU cannot
+    /// stop another one, it stops at its next doorbell. `meanwhile` as for [`arch::Controller::stop`].
     pub fn stop(&mut self, k: usize, meanwhile: impl FnMut(Microseconds)) {
         control().order_stop(k, true);
-        // SAFETY: the CPU belongs to that kernel alone, and no kernel waits for it.
+        // SAFETY: the CPU belongs to that kernel alone, and the host may end that kernel.
         let stopped = unsafe { ENDPOINT.platform().controller().stop(self.shares.first(k), STOP, meanwhile) };
         if let Err(e) = stopped {
-            fatal!("CPU {} of kernel {k}: {e:?}", self.shares.first(k).0);
+            fatal!("cannot stop CPU {} of kernel {k}: {e:?}", self.shares.first(k).0);
         }
         control().order_stop(k, false);
         self.list(k, State::Dead);
-        // The kernel writes no more, so its claims can be cleared.
+        // The kernel has stopped writing, so its claims can be cleared.
         ENDPOINT.clear_claims(instance(k), self.lives[k]);
         console::release_of(k);
         control().set_step(k, 0);
     }
 
-    /// Starts kernel `k`, which was stopped, in its next life: its image is loaded anew, its region stays as it is.
-    /// Runs `meanwhile` while it waits for the CPU.
+    /// Starts the next life of kernel `k`, which has been stopped. Its image is loaded again; its region is not changed.
+    /// `meanwhile` as `delay` for [`arch::Controller::start`].
     pub fn revive(&mut self, k: usize, options: &Options, meanwhile: impl FnMut(Microseconds)) {
         let Some(file) = options.images().nth(k - 1) else { fatal!("kernel {k} has no image") };
         self.lives[k] = self.lives[k].next();
@@ -175,7 +175,7 @@ impl Machine {
         self.start(k, file, options, meanwhile);
     }
 
-    /// Says in the directory that kernel `k` takes messages.
+    /// Sets the state of kernel `k` in the directory to running.
     pub fn runs(&mut self, k: usize) {
         self.list(k, State::Running);
     }
@@ -190,59 +190,59 @@ impl Machine {
             }
         }
         if file.start().0 < layout::FILES {
-            fatal!("the ELF file of kernel {k} lies below {:#x}", layout::FILES);
+            fatal!("the ELF file of kernel {k} is below {:#x}", layout::FILES);
         }
-        // SAFETY: RAM that the memory map sets aside for files and for this kernel, which does not run.
+        // SAFETY: this is RAM that the memory map (layout.rs) reserves for the files, and for kernel `k`, which does not run.
         let entry = unsafe { image::load(bytes(file), window) };
-        let entry = entry.unwrap_or_else(|e| fatal!("the image of kernel {k}: {e}"));
+        let entry = entry.unwrap_or_else(|e| fatal!("cannot load kernel {k}: {e}"));
         let shared = self.record(k, State::Starting).region.map_or(0, |r| r.start().0);
         let directory = layout::DIRECTORY;
         let words = format_args!("{MK_IPI_SHARED}={shared:#x} {MK_IPI_DIRECTORY}={directory:#x} {options}");
-        // SAFETY: as above; the start info page lies next to the control area.
+        // SAFETY: as above. The start info page is RAM, because it is directly after the control area.
         let start_info = unsafe { kernel.boot().write_for(k, words) };
         let start_info = start_info.unwrap_or_else(|_| fatal!("the command line of kernel {k} is too long"));
         let told = PhysRange::new(PhysAddr(start_info), PAGE_SIZE);
         [Some(window), told].into_iter().flatten().for_each(arch::publish);
-        // SAFETY: no kernel runs on the CPU; the image was loaded, and takes the start info.
+        // SAFETY: no kernel runs on the CPU. The image is loaded, and its entry takes a start info.
         unsafe { start_at(self.shares.first(k), entry, start_info, delay) };
     }
 
-    /// The CPU that is moved.
+    /// The spare CPU, which is moved between kernels.
     pub fn spare(&self) -> PhysCpuId {
         self.shares.spare()
     }
 
-    /// Says in the directory that the spare CPU no longer belongs to kernel `k`. Returns the generation that says so.
+    /// Removes the spare CPU from the directory entry of kernel `k`. Returns the first generation without it.
     pub fn take_spare(&mut self, k: usize) -> u32 {
         self.shares.holder = None;
         self.list(k, State::Running)
     }
 
-    /// Says in the directory that the spare CPU belongs to kernel `k`.
+    /// Adds the spare CPU to the directory entry of kernel `k`.
     pub fn give_spare(&mut self, k: usize) {
         self.shares.holder = Some(k);
         self.list(k, State::Running);
     }
 
-    /// Stops the spare CPU, which belongs to no kernel now. Runs `meanwhile` until it has stopped.
+    /// Stops the spare CPU, which belongs to no kernel now. `meanwhile` as for [`arch::Controller::stop`].
     pub fn stop_spare(&self, meanwhile: impl FnMut(Microseconds)) {
         let cpu = self.spare();
-        // SAFETY: it belongs to no kernel, and the last one has said that it needs it no more.
+        // SAFETY: the CPU belongs to no kernel. The last one has reported by `Left` that it does not use the CPU any more.
         let stopped = unsafe { ENDPOINT.platform().controller().stop(cpu, STOP, meanwhile) };
         if let Err(e) = stopped {
-            fatal!("CPU {}: {e:?}", cpu.0);
+            fatal!("cannot stop CPU {}: {e:?}", cpu.0);
         }
     }
 
-    /// Starts the spare CPU at `entry` of kernel `k`, which said that it can begin there. `delay` as for
+    /// Starts the spare CPU at `entry`, the address that kernel `k` gave in its note `Ready`. `delay` as for
     /// [`arch::Controller::start`].
     pub fn start_spare(&self, k: usize, entry: u64, delay: impl FnMut(Microseconds)) {
         let at =
             PhysRange::new(PhysAddr(entry), 1).filter(|at| layout::contains(layout::image_window(k), *at));
         if at.is_none() {
-            fatal!("kernel {k} has no code at {entry:#x}");
+            fatal!("the entry {entry:#x} is outside of the window of kernel {k}");
         }
-        // SAFETY: the CPU was stopped and belongs to kernel `k`, which has code for it there.
+        // SAFETY: the CPU is stopped and belongs to kernel `k`, which gave this address as the CPU's entry.
         unsafe { start_at(self.spare(), entry, 0, delay) };
     }
 }
@@ -253,21 +253,21 @@ impl Machine {
 ///
 /// As for [`arch::Controller::start`].
 unsafe fn start_at(cpu: PhysCpuId, entry: u64, argument: u64, delay: impl FnMut(Microseconds)) {
-    // SAFETY: the caller promises it.
+    // SAFETY: the caller keeps the safety rules of this function.
     let started = unsafe { ENDPOINT.platform().controller().start(cpu, entry, argument, delay) };
     if let Err(e) = started {
-        fatal!("CPU {}: {e:?}", cpu.0);
+        fatal!("cannot start CPU {}: {e:?}", cpu.0);
     }
 }
 
-/// The regions of all `kernels` kernels, on these CPUs.
+/// The layout of the regions, for `kernels` kernels on these CPUs.
 fn link(generation: Generation, cpus: &[PhysCpuId], kernels: usize) -> LinkConfig {
     match generation {
         Generation::Native => LinkConfig::Native(Geometry::default_for(kernels as u32)),
         Generation::RfcV2 => {
             let slots = cpus.iter().map(|cpu| cpu.0 + 1).fold(MIN_SLOTS, u64::max);
             let slots =
-                u32::try_from(slots).unwrap_or_else(|_| fatal!("a CPU's id is beyond any region: {slots}"));
+                u32::try_from(slots).unwrap_or_else(|_| fatal!("a CPU id is too large: {slots} slots"));
             LinkConfig::RfcV2 { slots, policy: SlotPolicy::Exclusive }
         }
     }

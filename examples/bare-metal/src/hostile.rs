@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.hostile=noise:SEED|deaf` with `serve`: a kernel that breaks the rules. It shows that its host is not harmed.
+//! `mk_ipi.hostile=noise:SEED|deaf`, with `mk_ipi.run=serve`: a kernel that breaks the rules, to test that this does not harm
+//! its host.
 //!
-//! - `noise`: in addition to its usual service it sends messages of the services' types (SPEC chapters K, G and E).
-//!   Some are random. Some are valid except for a few bytes. Some are valid frames with a random content.
-//! - `deaf`: it takes no messages any more as soon as the host's network interface has a carrier. Its heartbeat goes
-//!   on.
+//! - `noise`: in addition to its usual service it sends messages of the types of consoles, channels and network interfaces (SPEC
+//!   chapters K, G and E). Some messages are random. Some are valid except for a few bytes. Some are valid network frames with a
+//!   random content.
+//! - `deaf`: as soon as the network interface to the host has a carrier, the kernel takes no more messages. Its heartbeat
+//! goes on.
 
 use crate::arch::interrupts;
 use crate::net;
@@ -19,24 +21,24 @@ use mk_ipi_net::net::{
     NET_PART_TYPE,
 };
 
-/// Bytes of the longest message.
+/// The length of the longest message, in bytes.
 const LONGEST: usize = 4096;
-/// Messages in a row, after which the kernel serves again.
+/// The number of messages that [`Noise::turn`] sends.
 const MESSAGES: u32 = 16;
 
-/// Breaks the rules in addition to the usual service.
+/// The sender of the messages of `noise`.
 pub struct Noise {
     random: Rng,
     number: u32,
 }
 
 impl Noise {
-    /// The noise that this seed gives.
+    /// A sender whose random numbers begin with this seed.
     pub fn new(seed: u64) -> Self {
         Self { random: Rng::with_seed(seed), number: 0 }
     }
 
-    /// Sends some messages to the host. Returns whether there was space for all.
+    /// Sends some messages to the host, until one cannot be sent. Returns whether all were sent.
     pub fn turn(&mut self) -> bool {
         let host = SERVER.instance(InstanceId::HOST).ok();
         let longest = host.and_then(|host| host.geometry()).map_or(0, |g| g.max_len() as usize);
@@ -50,7 +52,8 @@ impl Noise {
         })
     }
 
-    /// Writes a message to the start of `to`, whose content is random. Returns its type and its length.
+    /// Writes a message of a random kind to the start of `to`, whose content is random before. Returns the message's type and
+    /// length.
     fn compose(&mut self, to: &mut [u8; LONGEST]) -> (MessageType, usize) {
         match self.random.u8(..8) {
             0 => (CONSOLE_TYPE, self.console(to)),
@@ -62,7 +65,7 @@ impl Noise {
         }
     }
 
-    /// Changes up to three of the first bytes of the message, or its length, in half of the cases.
+    /// In half of the calls, changes one to three bytes among the first 64 bytes of the message.
     fn damage(&mut self, message: &mut [u8; LONGEST], len: usize) {
         if self.random.bool() {
             return;
@@ -76,7 +79,7 @@ impl Noise {
         }
     }
 
-    /// A number that is small, or of any size.
+    /// A random number. Small and large numbers have about the same probability.
     fn position(&mut self) -> u64 {
         self.random.u64(..) >> self.random.u8(..64)
     }
@@ -115,7 +118,8 @@ impl Noise {
         ChannelMessage { number, to: self.life(), body }.encode(to).map_or(0, <[u8]>::len)
     }
 
-    /// What an interface says of itself. It has its own key only sometimes, so that the carrier comes and goes.
+    /// A control message of a network interface. Its key changes between this kernel's right key and random ones, so the
+    /// carrier comes and goes.
     fn control(&mut self) -> Control {
         let ours = Key::of(SERVER.identity().map_or(Incarnation::FIRST, |(_, life)| life), 1);
         let any = Key::new(self.random.u32(..)).unwrap_or(ours);
@@ -129,7 +133,7 @@ impl Noise {
         Control::Open { offer, heard: Some(self.host_key()) }
     }
 
-    /// The key that the host's frames must carry; a random one while the host has none.
+    /// The key of the host's interface, which frames to the host must contain. A random key while there is no carrier.
     fn host_key(&mut self) -> Key {
         let theirs = net::carrier(InstanceId::HOST).map(|theirs| theirs.key);
         theirs.or_else(|| Key::new(self.random.u32(1..))).unwrap_or(Key::of(Incarnation::FIRST, 1))
@@ -147,7 +151,8 @@ impl Noise {
         }
     }
 
-    /// A frame, or the beginning of one. It can begin as an IP packet; its content is random from there on.
+    /// Writes a frame, or the beginning of a longer frame. The Ethernet header is valid, and often that of an IP packet. The
+    /// rest is random.
     fn frame(&mut self, to: &mut [u8; LONGEST]) -> usize {
         self.number = self.number.wrapping_add(1);
         let there = self.random.usize(..=1600);
@@ -173,17 +178,17 @@ impl Noise {
     }
 }
 
-/// Writes `bytes` to the start of `to`. Returns how many they are.
+/// Writes `bytes` to the start of `to`, as far as they fit. Returns the number of bytes written.
 fn put(to: &mut [u8], bytes: &[u8]) -> usize {
     to.iter_mut().zip(bytes).map(|(to, byte)| *to = *byte).count()
 }
 
-/// Takes no messages any more, once the first carrier is there. Until then it returns.
+/// Returns at once while the network interface to the host has no carrier. Otherwise never returns, and takes no more messages.
 pub fn be_deaf(heart: &mut Heart) {
     if net::carrier(InstanceId::HOST).is_none() {
         return;
     }
-    log!("takes no message from now on");
+    log!("this kernel takes no more messages");
     interrupts::disable();
     loop {
         heart.beat(&SERVER);

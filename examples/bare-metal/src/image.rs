@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Loads another kernel's ELF file to where it was linked.
+//! Loads another kernel's ELF file to the address for which it is linked.
 
 use crate::{arch, layout};
 use core::fmt;
@@ -12,23 +12,23 @@ use mk_ipi_abi::{PhysAddr, PhysRange};
 /// Why an image cannot be loaded.
 #[derive(Debug)]
 pub enum ImageError {
-    /// No ELF file, or a broken one.
+    /// The file is not a valid ELF file.
     Elf(ParseError),
-    /// It gives no entry, or the entry is outside of the image.
+    /// The file has no entry, or the entry is outside of the kernel's window.
     NoEntry,
-    /// A segment lies outside the window that the memory map gives this kernel. Gives where the segment begins.
+    /// A segment is not inside the kernel's window. Contains the physical address at which the segment begins.
     Misplaced(u64),
-    /// A segment is larger in the file than in memory, or its bytes are not in the file. Gives where it begins.
+    /// A segment is larger in the file than in memory. Contains the physical address at which the segment begins.
     BadSegment(u64),
 }
 
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Elf(e) => write!(f, "no usable ELF file: {e:?}"),
-            Self::NoEntry => write!(f, "no entry"),
-            Self::Misplaced(at) => write!(f, "a segment at {at:#x} lies outside the kernel's window"),
-            Self::BadSegment(at) => write!(f, "the segment at {at:#x} contradicts itself"),
+            Self::Elf(e) => write!(f, "not a valid ELF file: {e:?}"),
+            Self::NoEntry => write!(f, "no entry inside the kernel's window"),
+            Self::Misplaced(at) => write!(f, "the segment at {at:#x} is not inside the kernel's window"),
+            Self::BadSegment(at) => write!(f, "the segment at {at:#x} is larger in the file than in memory"),
         }
     }
 }
@@ -39,16 +39,17 @@ impl From<ParseError> for ImageError {
     }
 }
 
-/// Copies the image in `file` to where it was linked, inside `window`. Returns its entry.
+/// Copies the segments of the ELF file `file` to their physical addresses, which must be inside `window`. Returns the address
+/// of the entry.
 ///
 /// # Safety
 ///
-/// Nothing else uses `window`, which is RAM and mapped.
+/// `window` is mapped RAM, and no other code uses it.
 pub unsafe fn load(file: &[u8], window: PhysRange) -> Result<u64, ImageError> {
     let elf = ElfBytes::<LittleEndian>::minimal_parse(file)?;
     let segments = elf.segments().ok_or(ImageError::NoEntry)?;
     for segment in segments.iter().filter(|segment| segment.p_type == PT_LOAD && segment.p_memsz != 0) {
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller keeps the safety rules of this function.
         unsafe { place(&elf, &segment, window)? };
     }
     let entry = arch::image_entry(&elf)?;
@@ -56,11 +57,11 @@ pub unsafe fn load(file: &[u8], window: PhysRange) -> Result<u64, ImageError> {
     at.map(|_| entry).ok_or(ImageError::NoEntry)
 }
 
-/// Copies one segment, and writes zeros after its bytes.
+/// Copies the bytes of one segment, and fills the rest of the segment with zeros.
 ///
 /// # Safety
 ///
-/// As [`load`].
+/// As for [`load`].
 unsafe fn place(
     elf: &ElfBytes<'_, LittleEndian>,
     segment: &ProgramHeader,
@@ -76,7 +77,7 @@ unsafe fn place(
         return Err(ImageError::BadSegment(at));
     }
     let place = arch::at(at) as *mut u8;
-    // SAFETY: `target` lies in `window`, which the caller lets us overwrite; a byte slice needs no alignment.
+    // SAFETY: `target` is inside `window`, which this function may overwrite. A byte slice needs no alignment.
     let memory = unsafe { core::slice::from_raw_parts_mut(place, target.len() as usize) };
     let (head, tail) = memory.split_at_mut(bytes.len());
     head.copy_from_slice(bytes);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What came to a kernel that serves (serve.rs). Deferred work leaves it here, and the main program fetches it.
+//! Messages and events that a kernel that serves (serve.rs) has received. Deferred work stores them here, and the main program
+//! fetches them.
 
 use crate::arch::without_interrupts;
 use crate::clock;
@@ -19,41 +20,41 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::Message;
 use spin::Mutex;
 
-/// What came from one other kernel and the main program has not fetched yet.
+/// What is to be done for one other kernel, and what was received from it. The main program has not fetched this yet.
 #[derive(Clone, Copy)]
 pub struct News {
-    /// Messages of the stream to this kernel that were ordered.
+    /// The number of stream messages to that kernel that the host has ordered.
     pub stream: u64,
-    /// A series of pings to this kernel that was ordered.
+    /// The length of the series of pings to that kernel that the host has ordered.
     pub pings: Option<u64>,
-    /// Its latest ping: the number.
+    /// The number of that kernel's latest ping.
     pub ping: Option<u64>,
-    /// Its latest pong: the number, and when it came.
+    /// The number of that kernel's latest pong, and the time at which it was received.
     pub pong: Option<(u64, u64)>,
-    /// The kernels that it asked about: one bit for each.
+    /// The kernels about which that kernel has asked for a report: one bit for each.
     pub asked: u64,
-    /// True if there is space in its lane.
+    /// True if the lane to that kernel has space again.
     pub space: bool,
 }
 
 const NO_NEWS: News = News { stream: 0, pings: None, ping: None, pong: None, asked: 0, space: false };
 
-/// Accessed with interrupts off, so that no code ever waits for it.
+/// Accessed with interrupts off, so that no code ever waits for its lock.
 struct Inbox {
-    /// The present run.
+    /// The number of the present run (order.rs).
     run: u32,
-    /// Kernels with news: one bit for each.
+    /// The kernels whose entry in `news` has changed: one bit for each.
     changed: u64,
     news: [News; MAX_INSTANCES],
-    /// Messages to each kernel that are in doubt: the kernel died while it handled them.
+    /// For each kernel, the number of messages to it that are in doubt: it may have handled the message or not before it died.
     in_doubt: [u64; MAX_INSTANCES],
 }
 
 static INBOX: Mutex<Inbox> =
     Mutex::new(Inbox { run: 0, changed: 0, news: [NO_NEWS; MAX_INSTANCES], in_doubt: [0; MAX_INSTANCES] });
-/// The streams from all others.
+/// The check of the stream from each other kernel.
 static STREAMS: [StreamCheck; MAX_INSTANCES] = [const { StreamCheck::new() }; MAX_INSTANCES];
-/// Torn messages from an unknown sender.
+/// The number of torn messages whose sender is not known.
 static TORN: AtomicU64 = AtomicU64::new(0);
 
 const _: () = assert!(MAX_INSTANCES == 64);
@@ -62,7 +63,7 @@ fn with<R>(f: impl FnOnce(&mut Inbox) -> R) -> R {
     without_interrupts(|| f(&mut INBOX.lock()))
 }
 
-/// Notes something about `id`, if it is one of the known ids.
+/// Changes the news about `id` by `f`. Does nothing if `id` is too large for the table.
 fn note(id: InstanceId, f: impl FnOnce(&mut News)) {
     with(|inbox| {
         if let Some(news) = inbox.news.get_mut(id.index()) {
@@ -72,10 +73,10 @@ fn note(id: InstanceId, f: impl FnOnce(&mut News)) {
     });
 }
 
-/// The present run, and some news of it, or `None` if there is no more.
+/// Returns the number of the present run, and the news about one kernel, which are removed here. `None` if there are no news.
 pub fn next() -> (u32, Option<(InstanceId, News)>) {
     with(|inbox| {
-        // An id above all others belongs to no kernel: nothing changed.
+        // If no bit is set, this id is `MAX_INSTANCES`, for which `news` has no entry.
         let id = InstanceId::new(inbox.changed.trailing_zeros() as u8);
         let news = inbox.news.get_mut(id.index()).map(|news| (id, core::mem::replace(news, NO_NEWS)));
         inbox.changed &= inbox.changed.wrapping_sub(1);
@@ -83,22 +84,22 @@ pub fn next() -> (u32, Option<(InstanceId, News)>) {
     })
 }
 
-/// What was found about the stream from `id`, and how many messages to it are in doubt.
+/// Returns the results about the stream from `id`, and the number of messages to `id` that are in doubt.
 pub fn found(id: InstanceId) -> (Counts, u64) {
     let counts = STREAMS.get(id.index()).map(StreamCheck::counts).unwrap_or_default();
     let in_doubt = with(|inbox| inbox.in_doubt.get(id.index()).copied()).unwrap_or(0);
     (Counts { torn: counts.torn + TORN.load(Ordering::Relaxed), ..counts }, in_doubt)
 }
 
-/// `id` is gone for good.
+/// Called when instance `id` has been removed.
 pub fn forget(id: InstanceId) {
     if let Some(stream) = STREAMS.get(id.index()) {
-        // The main program calls this, so it must not interrupt the handling of a message.
+        // The caller is the main program. No message handler may run at the same time.
         without_interrupts(|| stream.ended());
     }
 }
 
-/// Takes messages from now on. Called before the kernel joins the others.
+/// Registers the message handlers. Called before the kernel joins the others.
 pub fn register() {
     let registered = SERVER
         .register(STREAM, &on_stream)
@@ -113,14 +114,15 @@ pub fn register() {
     }
 }
 
-/// The number of a payload that came whole, and the sender that it names.
+/// The number and the sender in a payload of payload.rs. `None` if the message is torn, or if this sender cannot have sent it.
 fn checked(message: &Message) -> Option<(u64, InstanceId)> {
     let (number, sender) = payload::check(message.payload())?;
     let sender = InstanceId::new(sender.try_into().ok()?);
     is_from(message, sender).then_some((number, sender))
 }
 
-/// Returns whether `id` can have sent that: on the native link the lane proves it.
+/// Returns whether `id` can have sent the message. On the native link the lane tells the sender. On RFC v2 any kernel can
+/// have sent it.
 fn is_from(message: &Message, id: InstanceId) -> bool {
     message.sender().is_none_or(|sender| sender == id)
 }
@@ -129,7 +131,7 @@ fn on_stream(message: &Message) {
     let Some((number, sender)) = checked(message) else { return on_torn(message) };
     let Some(stream) = STREAMS.get(sender.index()) else { return };
     if number == 0 && message.sender().is_none() {
-        // RFC v2 does not announce a new life; the directory lists it before it begins.
+        // RFC v2 does not report a new life of the sender. The directory lists the new life before it sends.
         if let Some(life) = serve::listed_life(sender) {
             stream.began(life);
         }
@@ -147,7 +149,7 @@ fn on_torn(message: &Message) {
 }
 
 fn on_ping(message: &Message) {
-    // A torn ping is not answered: its sender pings again.
+    // A torn ping is not answered, so its sender pings again.
     if let Some((number, sender)) = checked(message) {
         note(sender, |news| news.ping = Some(number));
     }
@@ -169,7 +171,7 @@ fn on_reset(message: &Message) {
         inbox.run = run;
         inbox.in_doubt = [0; MAX_INSTANCES];
         for news in &mut inbox.news {
-            // Questions, and pings from others, belong to no run.
+            // Queries, and pings of other kernels, do not belong to a run, so they stay.
             *news = News { stream: 0, pings: None, pong: None, ..*news };
         }
         STREAMS.iter().for_each(StreamCheck::reset);
@@ -180,7 +182,7 @@ fn on_reset(message: &Message) {
 fn on_order(message: &Message) {
     let Some(Order { kind, to, count, run }) = Order::decode(message.payload()) else { return };
     if with(|inbox| inbox.run) != run {
-        log!("an order of run {run} comes too early or too late");
+        log!("an order for run {run} is ignored: this is another run");
         return;
     }
     note(to, |news| match kind {
@@ -198,7 +200,7 @@ fn on_query(message: &Message) {
     }
 }
 
-/// Something happened to a peer.
+/// Called for each event of a peer.
 pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
     net::on_event(peer, event);
     match event {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel writes down outside its image: the state of its streams. A kernel that was killed continues from there
-//! in its next life. So no message that it sent or was sent is forgotten. It is not part of the protocol.
+//! A kernel's journal: the state of its streams, in memory outside of its image. After a kernel was killed, its next life
+//! reads the journal and continues the streams. So the demo counts the messages of all lives. The journal is not part of the
+//! protocol of mk-ipi.
 
 use crate::arch::at;
 use crate::layout::{self, JOURNAL_LEN, MAX_KERNELS};
@@ -12,31 +13,32 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 /// One kernel's journal. Only that kernel writes it; the others may read it.
 #[repr(C)]
 pub struct Journal {
-    /// Its streams to the others.
+    /// This kernel's streams to the other kernels.
     pub sent: [SentTo; MAX_KERNELS],
-    /// What came from the others.
+    /// The messages that this kernel received.
     pub receiver: Receiver,
 }
 
 const _: () = assert!(size_of::<Journal>() as u64 <= JOURNAL_LEN);
 
-/// A kernel's stream to one other, across all its lives.
+/// A kernel's stream to one other kernel, over all lives of both.
 #[repr(C, align(64))]
 pub struct SentTo {
-    /// The number after that of the last message whose sending began.
+    /// One more than the number of the last message whose sending began.
     begun: AtomicU64,
-    /// The number after that of the last message whose sending ended.
+    /// One more than the number of the last message whose sending ended.
     ended: AtomicU64,
-    /// The value of `ended` when the receiver was last told.
+    /// The value of `ended` after the last flush, which rings the receiver's doorbell if necessary.
     flushed: AtomicU64,
-    /// The messages in doubt, their count and their numbers: a life of this kernel ended while it sent them, or a life
-    /// of the receiver while it handled them.
+    /// The count and the numbers of the messages in doubt. A message is in doubt if this kernel died while it sent the
+    /// message, or the receiver died while it handled the message.
     in_doubt: (AtomicU64, [AtomicU64; MAX_KILLS]),
 }
 
 /// The journal of kernel `k`.
 pub fn of(k: usize) -> &'static Journal {
-    // SAFETY: RAM by the memory map, mapped, aligned, used for nothing else; every bit pattern is a `Journal`.
+    // SAFETY: the memory map (layout.rs) reserves this RAM for the journal. It is mapped and aligned, and every bit pattern
+    // is a valid `Journal`.
     unsafe { &*(at(layout::journal(k)) as *const Journal) }
 }
 
@@ -45,17 +47,17 @@ pub fn own() -> &'static Journal {
     of(usize::from(own::kernel()))
 }
 
-/// Empties the journal of kernel `k`, which does not run yet.
+/// Sets the journal of kernel `k` to zeros. That kernel does not run yet.
 pub fn clear(k: usize) {
     let words = at(layout::journal(k)) as *mut u64;
     for word in 0..size_of::<Journal>() / 8 {
-        // SAFETY: RAM by the memory map, and its kernel does not run.
+        // SAFETY: the memory map (layout.rs) reserves this RAM for the journal, and its kernel does not run.
         unsafe { words.add(word).write_volatile(0) };
     }
 }
 
 impl Journal {
-    /// Continues from where a former life, if there was one, was stopped.
+    /// Repairs what a former life, if there was one, left unfinished when it was killed.
     pub fn recover(&self) {
         for stream in &self.sent {
             stream.recover();
@@ -65,12 +67,12 @@ impl Journal {
 }
 
 impl SentTo {
-    /// How many messages there were so far. This is also the number of the next one.
+    /// The number of messages sent so far. It is also the number of the next message.
     pub fn messages(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Sends the next message by `send`, which returns whether it did.
+    /// Calls `send` for the next message, and records the result. `send` returns whether the message was sent. Returns the same.
     pub fn next(&self, send: impl FnOnce() -> bool) -> bool {
         let number = self.messages();
         self.begun.store(number + 1, Ordering::SeqCst);
@@ -83,31 +85,33 @@ impl SentTo {
         sent
     }
 
-    /// Skips a number.
+    /// Counts a message as sent without sending it. Its number is then missing at the receiver.
     pub fn skip(&self) {
         self.next(|| true);
     }
 
-    /// The receiver has been told of all messages so far.
+    /// Records that all messages so far are flushed.
     pub fn flushed(&self) {
         self.flushed.store(self.messages(), Ordering::Release);
     }
 
-    /// Messages that the receiver has been told of.
+    /// The number of messages that are flushed.
     pub fn told(&self) -> u64 {
         self.flushed.load(Ordering::Acquire)
     }
 
-    /// It is not known whether message `number` came.
+    /// Records that message `number` is in doubt.
     pub fn doubt(&self, number: u64) {
         let (count, numbers) = &self.in_doubt;
         let at = count.load(Ordering::Relaxed);
-        let Some(place) = numbers.get(at as usize) else { fatal!("more deaths than there can be") };
+        let Some(place) = numbers.get(at as usize) else {
+            fatal!("more than {MAX_KILLS} messages to one kernel are in doubt")
+        };
         place.store(number, Ordering::SeqCst);
         count.store(at + 1, Ordering::SeqCst);
     }
 
-    /// The messages in doubt.
+    /// The numbers of the messages in doubt.
     pub fn in_doubt(&self) -> impl Iterator<Item = u64> + '_ {
         let (count, numbers) = &self.in_doubt;
         numbers.iter().take(count.load(Ordering::Relaxed) as usize).map(|n| n.load(Ordering::Relaxed))
@@ -116,7 +120,8 @@ impl SentTo {
     fn recover(&self) {
         let begun = self.begun.load(Ordering::Relaxed);
         if begun != self.messages() {
-            // Its number is not used again: if it had been published, the message would come twice.
+            // The life before died while it sent this message. The number is not used again: if the message was published, the
+            // receiver would get the number twice.
             if self.in_doubt().last() != Some(begun - 1) {
                 self.doubt(begun - 1);
             }

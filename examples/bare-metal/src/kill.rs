@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.kill=`: the host stops a kernel in mid-stream, whatever it runs, and starts it anew, again and again.
+//! `mk_ipi.kill=N:K`: while the kernels stream, the host stops kernel K at a random time and starts it again, N times.
 
 use crate::clock::{self, Microseconds, SECOND};
 use crate::control::control;
@@ -10,33 +10,33 @@ use crate::options::{Kills, MAX_MESSAGES};
 use crate::platform::ENDPOINT;
 use crate::stream::Stream;
 
-/// Seconds within which a kernel comes up, and begins to send.
+/// The time limit, in seconds, for the start of a new life, until it takes messages.
 const PATIENCE: u64 = 20;
 
-/// The kernel to kill, and how far that is.
+/// The kernel to kill (the victim), and the state of this task.
 pub struct Killer<'a> {
     node: &'a Node,
     machine: &'a mut Machine,
     kills: Kills,
-    /// Another kernel that stays alive.
+    /// A kernel other than the host that is not killed.
     survivor: usize,
     /// How often the victim was killed.
     done: u32,
-    /// How often it was killed while this kernel still streamed to the survivor.
+    /// How often the victim was killed while this kernel still streamed to the survivor.
     in_stream: u32,
-    /// The victim's messages when its present life began.
+    /// The number of messages of all the victim's lives when its present life began.
     born_at: u64,
-    /// When the victim will be killed, once that is decided.
+    /// The time at which the victim will be killed. `None` while its present life has not sent enough messages.
     due: Option<u64>,
-    /// Messages that other survivors sent to this kernel while the victim was dead.
+    /// The number of messages that this kernel got from other survivors while the victim was dead.
     meanwhile: u64,
 }
 
 impl<'a> Killer<'a> {
-    /// Nothing has been done yet.
+    /// Begins the task. No kernel has been killed yet.
     pub fn new(node: &'a Node, machine: &'a mut Machine, kills: Kills) -> Self {
         let Some(survivor) = node.others().find(|&k| !node.is_victim(k)) else {
-            fatal!("with one of {} kernels killed, no other is left to stream", node.kernels)
+            fatal!("{} kernels are too few for mk_ipi.kill=: no other kernel survives", node.kernels)
         };
         if usize::from(kills.kernel) >= node.kernels {
             fatal!("there is no kernel {} to kill", kills.kernel);
@@ -48,19 +48,19 @@ impl<'a> Killer<'a> {
         self.kills.kernel.into()
     }
 
-    /// Messages that the victim has sent in all its lives.
+    /// The number of messages that the victim has sent in all its lives.
     fn victims_messages(&self) -> u64 {
         let sent = &journal::of(self.victim()).sent;
         sent.iter().fold(0, |sum, s| sum + s.messages())
     }
 
-    /// Messages that came from the kernels that live on.
+    /// The number of messages that this kernel got from the survivors.
     fn survivors_messages(&self) -> u64 {
         let survivors = self.node.others().filter(|&k| !self.node.is_victim(k));
         survivors.map(|k| journal::own().receiver.next(k)).sum()
     }
 
-    /// Kills if it is time. Returns whether all is done.
+    /// Kills and restarts the victim if it is time. Returns whether it was killed as often as ordered.
     pub fn turn(&mut self, stream: &mut Stream) -> bool {
         if self.done == self.kills.count {
             control().go_on(false);
@@ -71,7 +71,8 @@ impl<'a> Killer<'a> {
             return false;
         }
         let now = clock::now();
-        // Up to 16 million cycles from now, by the counter's low bits: so it can hit any point of a kernel's program.
+        // A delay of up to 16 million units of the clock, which depends on the clock's lowest bits. So the victim can be
+        // stopped at any point of its program.
         let due = *self.due.get_or_insert(now + (now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40));
         if now >= due {
             self.due = None;
@@ -80,7 +81,7 @@ impl<'a> Killer<'a> {
         false
     }
 
-    /// One death and rebirth. This kernel's own stream goes on meanwhile.
+    /// Stops the victim, and starts its next life. This kernel's own stream continues meanwhile.
     fn kill(&mut self, stream: &mut Stream) {
         let (victim, before) = (self.victim(), self.survivors_messages());
         self.in_stream += u32::from(stream.sent(self.survivor) < MAX_MESSAGES.into());
@@ -90,7 +91,7 @@ impl<'a> Killer<'a> {
         let start = clock::now();
         while control().step(victim) < READY {
             if clock::now().wrapping_sub(start) > PATIENCE * SECOND {
-                fatal!("kernel {victim} does not come up again");
+                fatal!("the next life of kernel {victim} did not start within {PATIENCE} s");
             }
             work(stream, Microseconds(100));
         }
@@ -100,7 +101,7 @@ impl<'a> Killer<'a> {
         control().set_ordered(self.done.into());
     }
 
-    /// Reports what was done.
+    /// Prints the record of this task.
     pub fn report(&self) {
         let Self { done, in_stream, meanwhile, .. } = self;
         record!(
@@ -110,7 +111,7 @@ impl<'a> Killer<'a> {
     }
 }
 
-/// Streams for at least this time.
+/// Continues this kernel's stream for at least this time.
 pub fn work(stream: &mut Stream, us: Microseconds) {
     let start = clock::now();
     while clock::now().wrapping_sub(start) < u64::from(us.0) * (SECOND / 1_000_000) {

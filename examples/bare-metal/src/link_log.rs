@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The log of a kernel that serves, sent to its host over the link (SPEC chapter K): `mk_ipi.console=link`.
+//! `mk_ipi.console=link`: a kernel that serves sends its log to its host over the link (SPEC chapter K).
 //!
-//! Lines wait here until the host listens, the last 16 KiB of them.
+//! The last 16 KiB of the log are kept here until the host listens.
 
 use crate::arch::without_interrupts;
 use crate::serve::SERVER;
@@ -11,17 +11,18 @@ use mk_ipi_core::Message;
 use mk_ipi_services::console::{Log, Received, BYTES};
 use spin::Mutex;
 
+/// The number of bytes of the log that are kept until they are sent.
 const KEPT: usize = 16 << 10;
 
 static LOG: Mutex<Log<[u8; KEPT]>> = Mutex::new(Log::new([0; KEPT]));
 
-/// Calls `f` with the log, unless the log is in use. This kernel has one CPU, so that can only happen in an exception,
-/// or through what a send found out.
+/// Calls `f` with the log. Returns `None` if the log is in use already. As this kernel has one CPU, this only happens in an
+/// exception, or if a send reports an event whose handler writes to the log.
 fn with<R>(f: impl FnOnce(&mut Log<[u8; KEPT]>) -> R) -> Option<R> {
     without_interrupts(|| LOG.try_lock().map(|mut log| f(&mut log)))
 }
 
-/// Adds a line, and sends what can be sent.
+/// Adds a line to the log, and sends as much of the log as possible.
 pub fn write(line: &[u8]) {
     let text = line.strip_suffix(b"\n").unwrap_or(line);
     let _ = with(|log| {
@@ -31,12 +32,12 @@ pub fn write(line: &[u8]) {
     go_on();
 }
 
-/// Sends what waits, as far as the lane has room.
+/// Sends the waiting part of the log, as far as the lane has room.
 pub fn go_on() {
     let _ = with(|log| {
         let mut room = [0; BYTES + ConsoleMessage::HEADER];
         while let Some((payload, sent)) = log.next(&mut room) {
-            // This can be any context: a panic's last words must go out, too.
+            // This can run in any context, also in a panic. `send_from_nmi` works in all of them.
             if SERVER.send_from_nmi(InstanceId::HOST, CONSOLE_TYPE, payload).is_err() {
                 break;
             }
@@ -45,7 +46,7 @@ pub fn go_on() {
     });
 }
 
-/// The handler.
+/// The handler of the host's console messages.
 pub fn on_message(message: &Message<'_>) {
     let decoded = ConsoleMessage::decode(message.payload());
     let (Ok(decoded), Some(InstanceId::HOST)) = (decoded, message.sender()) else { return };

@@ -4,25 +4,25 @@
 use crate::arch;
 pub use crate::arch::machine::{halt, undefined_instruction};
 
-/// The emulator's exit status. It is `value * 2 + 1`, as QEMU's `isa-debug-exit` makes it.
+/// The reason why the machine ends. QEMU's exit status is `value * 2 + 1`, as its device `isa-debug-exit` computes it.
 ///
-/// 0 is not used: a triple fault gives that under `-no-reboot`.
+/// No value gives the exit status 0, which QEMU has after a triple fault under `-no-reboot`.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub enum Exit {
-    /// Everything was done and found correct: status 33.
+    /// The run is complete, and no fault was found: exit status 33.
     Success = 0x10,
-    /// Something was lost, torn or doubled, or a case failed: status 35.
+    /// The run is complete, and a fault was found (such as a lost message, or a failed case): exit status 35.
     Failed = 0x11,
-    /// A kernel gave up; an error record says why: status 37.
+    /// A kernel could not continue, and printed an error record: exit status 37.
     Error = 0x12,
-    /// A kernel panicked: status 39.
+    /// A kernel panicked: exit status 39.
     Panic = 0x13,
-    /// A CPU exception: status 41.
+    /// A kernel had a CPU exception: exit status 41.
     Exception = 0x14,
 }
 
-/// Ends the machine, all kernels at once.
+/// Ends the machine, and so all kernels on it.
 pub fn exit(how: Exit) -> ! {
     arch::machine::exit(how as u8)
 }

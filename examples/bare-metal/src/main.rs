@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi on bare metal: one kernel program, of which several copies run side by side on one machine.
+//! mk-ipi on bare metal: a kernel program. Several copies of it run side by side on one machine.
 //!
 //! The same program is linked once for each kernel, each time at another address (src/layout.rs):
 //!
@@ -8,10 +8,11 @@
 //! MK_IPI_IMAGE_BASE=0x2000000 cargo build --release --target x86_64-unknown-none     # kernel 1
 //! ```
 //!
-//! Each time the file is copied away from `target/x86_64-unknown-none/release/mk-ipi-bare-metal`. QEMU boots kernel 0
-//! with `-kernel`, and puts the others' files into memory with `-device loader`; its `-append` says where. Each kernel
-//! has its own CPU, GDT, IDT, page tables and stack. They share the machine's RAM and its serial line. If you run it by
-//! hand, it needs `-device isa-debug-exit,iobase=0xf4,iosize=4` (src/machine.rs). `cargo xtask demo` does all of this.
+//! Each build writes the same file, `target/x86_64-unknown-none/release/mk-ipi-bare-metal`, so copy it before the next build.
+//! QEMU boots kernel 0 with `-kernel`, and puts the files of the others into memory with `-device loader`. The command line
+//! in `-append` tells kernel 0 the addresses of these files. Each kernel has its own CPU, GDT, IDT, page tables and stack.
+//! The kernels share the machine's RAM and its serial line. QEMU also needs `-device isa-debug-exit,iobase=0xf4,iosize=4`
+//! (src/machine.rs). `cargo xtask demo` does all of this.
 #![no_std]
 #![no_main]
 
@@ -60,14 +61,15 @@ use crate::options::{Options, Run};
 use crate::platform::{Kernel, Role};
 use mk_ipi_abi::boot_param::mk_ipi_shared;
 
-/// boot.s calls this on this kernel's own stack and page tables, with interrupts off.
+/// boot.s calls this, on this kernel's own stack and page tables, and with interrupts off.
 #[no_mangle]
 extern "C" fn kernel_main(argument: u64) -> ! {
-    // SAFETY: boot.s passes on what its entry was given.
+    // SAFETY: boot.s passes on the argument that its entry got.
     let boot = unsafe { arch::boot(argument) };
     let Some(boot) = boot else {
-        // Without a start info nothing tells a host from a spawned kernel, or who owns the console. And an image
-        // outside of the memory map is a guest on another kernel's machine.
+        // Without a start info this kernel does not know whether it is the host, and whether it may use the console. If the
+        // image is outside of the memory map, the machine belongs to a host of another kind, and this kernel must not end the
+        // machine.
         match own::kernel() {
             u8::MAX => machine::halt(),
             _ => machine::exit(Exit::Error),
@@ -92,13 +94,15 @@ extern "C" fn kernel_main(argument: u64) -> ! {
     hand_over::prepare(&options);
     match (shared, options.run) {
         (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, &options),
-        (Ok(None), Run::Serve) => fatal!("no host to serve: mk_ipi_shared= is missing"),
+        (Ok(None), Run::Serve) => {
+            fatal!("mk_ipi_shared= is absent: no host started this kernel, so it cannot serve")
+        }
         (Ok(Some(shared)), _) => play::run(&spawned::start(options, boot.cmdline(), shared), None),
         (Ok(None), _) => {
             let (node, mut machine) = host::start(options);
             play::run(&node, Some(&mut machine))
         }
-        (Err(e), _) => fatal!("mk_ipi_shared=: {e:?}"),
+        (Err(e), _) => fatal!("bad mk_ipi_shared=: {e:?}"),
     }
 }
 

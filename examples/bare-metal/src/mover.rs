@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.move=`: the host moves a CPU between running kernels, again and again (hand_over.rs).
+//! `mk_ipi.move=N`: the host moves a CPU N times between running kernels (hand_over.rs). This is the host's part.
 
 use crate::clock::{self, SECOND};
 use crate::control::control;
@@ -10,37 +10,37 @@ use crate::node::{self, Node};
 use crate::options::MAX_MESSAGES;
 use crate::stream::Stream;
 
-/// Seconds within which a step of a hand-over must be done.
+/// The time limit for a step of a move, in seconds.
 const PATIENCE: u64 = 20;
 
-/// A line is logged after so many moves.
+/// A record is printed after this number of moves.
 const TOLD: u32 = 10;
 
-/// What comes next.
+/// The next step of the moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// The next move begins at this time.
+    /// Wait until this time, and then begin the next move.
     Rest(u64),
     /// Send this note to this kernel.
     Say(usize, NoteKind, u64),
-    /// Wait for this answer of this kernel.
+    /// Wait for this answer from this kernel.
     Await(usize, NoteKind),
-    /// Wait until all have followed the directory to this generation.
+    /// Wait until all kernels have followed the directory to this generation, and then send `Leave` to this kernel.
     Settle(usize, u32),
-    /// Give the CPU to the next kernel.
+    /// Give the CPU to the next kernel, unless there were as many moves as ordered.
     Give,
-    /// All is done.
+    /// All moves are done.
     Over,
 }
 
-/// How far the moves are.
+/// The state of the moves.
 pub struct Mover<'a> {
     node: &'a Node,
     machine: &'a mut Machine,
     count: u32,
     /// How often the CPU went from one kernel to another.
     done: u32,
-    /// How often it did while this kernel still streamed.
+    /// The number of moves that ended while this kernel still streamed to the receiver of the CPU.
     in_stream: u32,
     /// The kernel that has the CPU.
     holder: Option<usize>,
@@ -49,7 +49,7 @@ pub struct Mover<'a> {
 }
 
 impl<'a> Mover<'a> {
-    /// Nothing has been done yet: no kernel has the CPU.
+    /// Begins the task. No kernel has the CPU yet.
     pub fn new(node: &'a Node, machine: &'a mut Machine, count: u32) -> Self {
         if node.kernels < 3 {
             fatal!(
@@ -61,14 +61,14 @@ impl<'a> Mover<'a> {
         Self { node, machine, count, done: 0, in_stream: 0, holder: None, step, since }
     }
 
-    /// Goes on if something has come. Returns whether all is done.
+    /// Does the next step, if that is possible now. Returns whether all moves are done.
     pub fn turn(&mut self, stream: &mut Stream) -> bool {
         let next = self.next(stream);
         let now = clock::now();
         if next != self.step {
             (self.step, self.since) = (next, now);
         } else if next != Step::Over && now.wrapping_sub(self.since) > PATIENCE * SECOND {
-            fatal!("move {} makes no progress: {next:?}", self.done);
+            fatal!("no progress after {} moves: {next:?}", self.done);
         }
         if next == Step::Over {
             control().go_on(false);
@@ -88,7 +88,7 @@ impl<'a> Mover<'a> {
                 Some(note) if (note.from.index(), note.kind) == (k, kind) => {
                     self.handle_note(k, kind, note.value, stream)
                 }
-                Some(note) => fatal!("{note:?} instead of {kind:?} from kernel {k}"),
+                Some(note) => fatal!("received {note:?}, but expected {kind:?} from kernel {k}"),
             },
             Step::Settle(holder, generation) => {
                 let followed = node::follow().is_some();
@@ -99,7 +99,7 @@ impl<'a> Mover<'a> {
                     self.step
                 }
             }
-            // The CPU was moved as often as ordered; the last holder gives it back.
+            // The CPU was moved as often as ordered. The last holder has given it back.
             Step::Give if self.done == self.count => Step::Over,
             Step::Give => {
                 let to = self.next_holder();
@@ -110,7 +110,7 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// Handles what kernel `k` has said.
+    /// Handles the note `kind` from kernel `k`, and returns the next step.
     fn handle_note(&mut self, k: usize, kind: NoteKind, value: u64, stream: &mut Stream) -> Step {
         match kind {
             NoteKind::GivenUp => Step::Settle(k, self.machine.take_spare(k)),
@@ -124,14 +124,14 @@ impl<'a> Mover<'a> {
             }
             _ => {
                 self.arrived(k, stream);
-                // The kernel uses it for up to 16 million cycles, by the counter's low bits.
+                // The kernel uses the CPU for up to 16 million units of the clock. The time depends on the clock's lowest bits.
                 let now = clock::now();
                 Step::Rest(now + (now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40))
             }
         }
     }
 
-    /// The CPU runs in kernel `k`.
+    /// Called when the CPU has begun to run in kernel `k`. Counts the move, unless kernel `k` is the CPU's first holder.
     fn arrived(&mut self, k: usize, stream: &mut Stream) {
         if self.holder.replace(k).is_some() {
             self.done += 1;
@@ -143,7 +143,7 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// The kernel that gets it next. They take turns.
+    /// The kernel that gets the CPU next. All kernels except the host take turns.
     fn next_holder(&self) -> usize {
         match self.holder {
             Some(holder) if holder + 1 < self.node.kernels => holder + 1,
@@ -151,14 +151,14 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// Reports what was done.
+    /// Prints the record of this task.
     pub fn report(&self) {
         let (cpu, times, in_stream) = (self.machine.spare().0, self.done, self.in_stream);
         record!("{{\"moved\":{{\"cpu\":{cpu},\"times\":{times},\"in_stream\":{in_stream}}}}}");
     }
 }
 
-/// What a kernel answers to that in the end.
+/// The kind of the note that answers a note of this kind.
 fn answer_to(kind: NoteKind) -> NoteKind {
     match kind {
         NoteKind::GiveUp => NoteKind::GivenUp,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.ip=ADDRESS/PREFIX`: a network interface to each other kernel (SPEC chapter E), all with this address. A
-//! kernel that serves answers pings. At TCP's port 7 it sends back what it gets, and at port 9 it answers with the
-//! CRC-32 of all that came.
+//! `mk_ipi.ip=ADDRESS/PREFIX`: a network interface to each of the first four kernels (SPEC chapter E), all with this address.
+//! A kernel that serves answers ICMP pings. On TCP port 7 it sends all bytes back. On TCP port 9 it answers with the CRC-32
+//! of all bytes.
 //!
-//! The deferred work puts frames into order and leaves them here. The main program passes them to smoltcp.
+//! The deferred work assembles frames from messages and stores them here. The main program passes them to smoltcp.
 
 use crate::arch::without_interrupts;
 use crate::clock::{self, SECOND};
@@ -26,39 +26,40 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
 use spin::{Mutex, MutexGuard};
 
-/// How many kernels get an interface: those with the lowest ids.
+/// Kernels with ids below this number have an interface.
 const PEERS: usize = 4;
-/// Bytes of a frame: an MTU of 1,500.
+/// The length of the longest frame, in bytes: an Ethernet header, and 1,500 bytes of payload.
 const FRAME: usize = 1514;
-/// Most frames that wait. Further ones are dropped.
+/// The largest number of frames that wait for the main program. Further frames are dropped.
 const WAITING: usize = 48;
-/// Control messages in a row.
+/// The largest number of control messages that are sent in a row.
 const CONTROLS: usize = 4;
-/// Bytes that a connection keeps, each way.
+/// The size of a TCP connection's buffer in each direction, in bytes.
 const KEPT: usize = 32 << 10;
-/// The port that sends back what it gets.
+/// The TCP port that sends all bytes back.
 const ECHO: u16 = 7;
-/// The port that sums up what it gets.
+/// The TCP port that answers with the CRC-32 of all bytes.
 const SUM: u16 = 9;
-/// The same sum that the program `crc32` computes.
+/// The CRC-32 of the program `crc32`.
 static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
-/// What came from one peer. Accessed with interrupts off, so that no code ever waits for it.
+/// This kernel's end of the interface to one peer. Accessed with interrupts off, so that no code ever waits for its lock.
 struct In {
     port: Port,
     gather: FrameAssembler,
     frames: [[u8; FRAME]; WAITING],
     lens: [usize; WAITING],
-    /// The oldest waiting frame, and how many wait.
+    /// The index of the oldest waiting frame.
     first: usize,
+    /// The number of waiting frames.
     count: usize,
-    /// True if the frame under way has a place, which is the one after those that wait.
+    /// True if the incomplete frame has a place in `frames`: the one after the waiting frames.
     has_place: bool,
 }
 
 static INS: [Mutex<In>; PEERS] = [const { Mutex::new(In::NEW) }; PEERS];
 
-/// The memory of the two connections.
+/// The memory of the two sockets of an interface.
 struct Buffers {
     sockets: [SocketStorage<'static>; 2],
     echo: [[u8; KEPT]; 2],
@@ -69,7 +70,7 @@ static BUFFERS: [Mutex<Buffers>; PEERS] = [const {
     Mutex::new(Buffers { sockets: [SocketStorage::EMPTY; 2], echo: [[0; KEPT]; 2], sum: [[0; KEPT]; 2] })
 }; PEERS];
 
-/// Calls `f` with the end of the interface to `id`, if there can be one.
+/// Calls `f` with this kernel's end of the interface to `id`. `None` if `id` cannot have an interface.
 fn with<R>(id: InstanceId, f: impl FnOnce(&mut In) -> R) -> Option<R> {
     INS.get(id.index()).map(|end| without_interrupts(|| f(&mut end.lock())))
 }
@@ -87,7 +88,7 @@ impl In {
 
     fn take(&mut self, message: &Message) {
         let taken = self.gather.take(self.port.ours(), message.msg_type(), message.payload());
-        // A message that makes no sense is dropped.
+        // An invalid message is dropped.
         let Ok(taken) = taken else { return };
         let place = (self.first + self.count) % WAITING;
         if let Some((len, _)) = taken.begins {
@@ -107,7 +108,7 @@ impl In {
         }
     }
 
-    /// The oldest frame, and its length in bytes.
+    /// Takes the oldest waiting frame. Returns the frame and its length in bytes.
     fn next(&mut self) -> Option<([u8; FRAME], usize)> {
         self.count = self.count.checked_sub(1)?;
         let at = self.first;
@@ -116,7 +117,7 @@ impl In {
     }
 }
 
-/// Takes messages from now on. Called before the kernel joins the others.
+/// Registers the message handlers. Called before the kernel joins the others.
 pub fn register() {
     let registered = SERVER
         .register(NET_CONTROL_TYPE, &on_control)
@@ -129,7 +130,7 @@ pub fn register() {
 
 fn on_control(message: &Message) {
     let Some(id) = message.sender() else { return };
-    // A message that makes no sense changes nothing.
+    // An invalid message has no effect.
     with(id, |end| _ = end.port.receive(message.sender_incarnation(), message.payload()));
     say(id);
 }
@@ -138,7 +139,7 @@ fn on_frame(message: &Message) {
     message.sender().map(|id| with(id, |end| end.take(message)));
 }
 
-/// Something happened to a peer.
+/// Called for each event of a peer.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     with(id, |In { port, .. }| match event {
         PeerEvent::Up(life) | PeerEvent::Began(life) => _ = port.peer_is_up(life),
@@ -152,12 +153,12 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     });
 }
 
-/// What the other end of the interface to `id` said of itself, while there is a carrier.
+/// The offer of the other end of the interface to `id`. `None` while there is no carrier.
 pub fn carrier(id: InstanceId) -> Option<Offer> {
     with(id, |end| end.port.carrier()).flatten()
 }
 
-/// Sends `id` the control message that is due. If it cannot be sent now, the next tick sends it.
+/// Sends the control messages that are due to `id`. A message that cannot be sent now is sent by the next tick.
 fn say(id: InstanceId) {
     if !SERVER.instance(id).is_ok_and(|i| i.layout() == Some(Layout::Native)) {
         return;
@@ -172,20 +173,20 @@ fn say(id: InstanceId) {
     }
 }
 
-/// The wire to one peer, as smoltcp sees it.
+/// The network device that smoltcp uses for one peer.
 struct Wire {
     id: InstanceId,
     number: u32,
 }
 
-/// A frame that came.
+/// A received frame, and its length.
 struct Received([u8; FRAME], usize);
 
-/// A frame to send: there is space for it.
+/// Permission to send one frame: there is space for it.
 struct ToSend<'a>(&'a mut Wire);
 
 impl Wire {
-    /// Returns whether a frame of any size can be sent now. If not, an interrupt tells when it can.
+    /// Returns whether a frame of the largest size can be sent now. If not, an interrupt comes when this is possible.
     fn has_space(&self) -> bool {
         SERVER.want_space(self.id, FrameHead::LEN + FRAME).unwrap_or(false)
     }
@@ -205,7 +206,7 @@ impl Wire {
             let all = piece.head.as_bytes().iter().chain(bytes);
             let len = message.iter_mut().zip(all).map(|(to, byte)| *to = *byte).count();
             if SERVER.send(self.id, piece.msg_type, message.get(..len).unwrap_or(&[])).is_err() {
-                // The rest would be of no use. TCP sends it again, as on any network that drops a frame.
+                // The rest of the frame is useless. TCP sends its content again, as on any network that drops a frame.
                 return;
             }
             cut.sent(&piece);
@@ -222,7 +223,7 @@ impl phy::RxToken for Received {
 impl phy::TxToken for ToSend<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut frame = [0; FRAME];
-        // smoltcp asks for no more than the device's MTU.
+        // smoltcp asks for at most the device's `max_transmission_unit`.
         let frame = &mut frame[..len];
         let result = f(frame);
         self.0.send(frame);
@@ -250,7 +251,7 @@ impl Device for Wire {
         let mut can = DeviceCapabilities::default();
         can.medium = Medium::Ethernet;
         can.max_transmission_unit = FRAME;
-        // A frame from this machine's memory may have no checksum (SPEC E-7).
+        // A received frame can have no TCP checksum (SPEC E-7), so smoltcp must not check it.
         can.checksum.tcp = Checksum::Tx;
         can
     }
@@ -263,9 +264,10 @@ struct Net {
     sockets: SocketSet<'static>,
     echo: SocketHandle,
     sum: SocketHandle,
-    /// The sum of what has come so far.
+    /// The CRC-32 of the bytes received so far at port [`SUM`].
     sum_so_far: Digest<'static, u32>,
-    /// The key of the peer that is known. Another key means another life of the peer, or of its interface.
+    /// The key of the peer's interface, if there is a carrier. A new key means that the peer has a new life, or has opened
+    /// its interface again.
     key: Option<Key>,
 }
 
@@ -277,10 +279,10 @@ fn now() -> Instant {
 }
 
 impl Nets {
-    /// The interfaces of a kernel that has no address: none.
+    /// No interfaces, for a kernel without an address.
     pub const NONE: Self = Self([const { None }; PEERS]);
 
-    /// Opens an interface to each other kernel that can have one. Called once.
+    /// Opens an interface to each other kernel that can have one. Must be called only once.
     pub fn open(me: InstanceId, life: Incarnation, (address, prefix): (Ipv4Addr, u8)) -> Self {
         let address = Ipv4Cidr::new(address, prefix);
         let mut nets = Self::NONE;
@@ -292,7 +294,7 @@ impl Nets {
         nets
     }
 
-    /// Does what there is to do now. Returns whether something was done.
+    /// Does all work of the interfaces that is possible now. Returns whether there was any.
     pub fn turn(&mut self) -> bool {
         self.0.iter_mut().flatten().fold(false, |done, net| net.turn() | done)
     }
@@ -318,7 +320,7 @@ impl Net {
         let mut interface = Interface::new(Config::new(EthernetAddress(mac).into()), &mut wire, now());
         interface.update_ip_addrs(|all| {
             if all.push(IpCidr::Ipv4(address)).is_err() {
-                fatal!("no room for an address");
+                fatal!("an interface has no room for its address");
             }
         });
         let Buffers { sockets, echo, sum } = buffers;
@@ -326,7 +328,7 @@ impl Net {
         let [echo, sum] = [echo, sum].map(|kept| {
             let [incoming, outgoing] = kept.each_mut().map(|kept| tcp::SocketBuffer::new(&mut kept[..]));
             let mut socket = tcp::Socket::new(incoming, outgoing);
-            // No delay: this kernel may sleep until the next message comes.
+            // No delayed ACKs, because this kernel can sleep until the next message.
             socket.set_ack_delay(None);
             sockets.add(socket)
         });
@@ -348,7 +350,7 @@ impl Net {
         self.give_back() | self.sum_up() | (polled == smoltcp::iface::PollResult::SocketStateChanged)
     }
 
-    /// Sends back what the connection got. Returns whether anything was sent.
+    /// Sends back the bytes that the connection at port [`ECHO`] received. Returns whether anything was done.
     fn give_back(&mut self) -> bool {
         let socket = self.sockets.get_mut::<tcp::Socket>(self.echo);
         if !socket.is_open() {
@@ -357,7 +359,7 @@ impl Net {
         let mut bytes = [0; 4096];
         let there = socket.peek_slice(&mut bytes).unwrap_or(0);
         let sent = socket.send_slice(bytes.get(..there).unwrap_or(&[])).unwrap_or(0);
-        // These bytes were just seen, so they can be taken.
+        // These bytes were in the buffer above, so removing them cannot fail.
         let _ = socket.recv(|_| (sent, ()));
         if is_through(socket) {
             socket.close();
@@ -365,7 +367,8 @@ impl Net {
         sent != 0
     }
 
-    /// Sums up what the connection got, and sends the sum at its end. Returns whether anything came.
+    /// Adds the bytes that the connection at port [`SUM`] received to the CRC-32. Sends the CRC-32 after the last byte.
+    /// Returns whether anything was done.
     fn sum_up(&mut self) -> bool {
         let socket = self.sockets.get_mut::<tcp::Socket>(self.sum);
         if !socket.is_open() {
@@ -379,7 +382,7 @@ impl Net {
         });
         if is_through(socket) {
             let sum = core::mem::replace(sum, CRC.digest()).finalize();
-            // If it cannot be sent, the connection is gone.
+            // This fails only if the connection is closed.
             let _ = writeln!(socket, "{sum:08x}");
             socket.close();
         }
@@ -387,7 +390,7 @@ impl Net {
     }
 }
 
-/// Returns whether the other end has sent all, and all was taken.
+/// Returns whether the other end has closed its direction, and all its bytes have been read.
 fn is_through(socket: &tcp::Socket<'_>) -> bool {
     socket.state() == tcp::State::CloseWait && socket.recv_queue() == 0
 }

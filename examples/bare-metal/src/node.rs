@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This kernel among the others: its number, how many there are, and how it waits for them.
+//! What a kernel knows about the set of kernels: its own number, the number of kernels, and how to wait for the others.
 
 use crate::clock::Watchdog;
 use crate::control::control;
@@ -10,40 +10,40 @@ use mk_ipi_abi::InstanceId;
 use mk_ipi_core::sync::spin_hint;
 use mk_ipi_core::{Followed, JoinError};
 
-/// Step at which a kernel takes messages.
+/// The step at which a kernel takes messages.
 pub const READY: u32 = 1;
-/// Step at which a kernel has finished everything, and has given its verdict.
+/// The step at which a kernel has finished everything and has set its result.
 pub const DONE: u32 = 1000;
-/// Seconds without progress of any kernel, after which a wait is given up.
+/// A wait ends with an error if no kernel makes progress for this number of seconds.
 const PATIENCE: u64 = 10;
-/// Turns that a wait spins before it sleeps: a peer on a CPU of its own often answers at once.
+/// The number of checks that a wait makes before it sleeps. Peers run on their own CPUs, so they often answer soon.
 const SPINS: u32 = 100;
 
-/// This kernel among the others. Ids are 0 (the host), 1, 2, ... without gaps.
+/// This kernel, and the set of kernels. Their numbers are 0 (the host), 1, 2, ... without gaps.
 pub struct Node {
-    /// This kernel.
+    /// This kernel's number.
     pub me: usize,
-    /// How many kernels there are.
+    /// The number of kernels.
     pub kernels: usize,
-    /// What this kernel was told to do.
+    /// The options in this kernel's command line.
     pub options: Options,
 }
 
-/// The instance that kernel `k` is. The memory map has room for far fewer than 256.
+/// The instance id of kernel `k`. It fits into 8 bits, because the memory map has room for only 16 kernels.
 pub fn instance(k: usize) -> InstanceId {
     InstanceId::new(k as u8)
 }
 
-/// Follows the directory. This costs one load if there is nothing new. Returns the generation that was followed, or
-/// `None` if it must be tried again.
+/// Updates the endpoint from the directory. If the directory has not changed, this costs one load. Returns the generation
+/// that was read. `None` means that the caller must try again later.
 pub fn follow() -> Option<u32> {
     let directory = ENDPOINT.platform().directory()?;
     if hand_over::is_stale() {
         return Some(directory.generation());
     }
     let followed = ENDPOINT.follow(directory, |id, what| match what {
-        Followed::Changed => log!("kernel {}: the directory says something new", id.get()),
-        // All are listed before the first one runs, and keep their regions.
+        Followed::Changed => log!("kernel {}: its directory entry has changed", id.get()),
+        // Nothing else can happen: all kernels are listed before the first one joins, and keep their regions.
         what => fatal!("kernel {}: {what:?}", id.get()),
     });
     match followed {
@@ -54,7 +54,7 @@ pub fn follow() -> Option<u32> {
 }
 
 impl Node {
-    /// Returns whether kernel `k` is the one that is killed again and again.
+    /// Returns whether kernel `k` is the one that the host kills.
     pub fn is_victim(&self, k: usize) -> bool {
         self.options.kills.is_some_and(|kills| usize::from(kills.kernel) == k)
     }
@@ -64,17 +64,18 @@ impl Node {
         (0..self.kernels).filter(|&k| k != self.me)
     }
 
-    /// Says that this kernel is now at `step`.
+    /// Records in the control area that this kernel has reached `step`.
     pub fn reach(&self, step: u32) {
         control().set_step(self.me, step);
     }
 
-    /// Says how much this kernel has done, so that no other kernel takes it for hung.
+    /// Records this kernel's progress in the control area, so that the waits of other kernels do not time out.
     pub fn progress(&self, done: u64) {
         control().set_progress(self.me, done);
     }
 
-    /// Calls `step` over and over until it returns that the wait is over. Gives up when no kernel makes progress.
+    /// Calls `step` again and again until it returns true. If no kernel makes progress for [`PATIENCE`] seconds, ends with an
+    /// error that contains `what`.
     pub fn wait(&self, what: &str, mut step: impl FnMut() -> bool) {
         let mut watchdog = Watchdog::new(PATIENCE);
         loop {
@@ -96,7 +97,7 @@ impl Node {
         }
     }
 
-    /// Waits until all kernels have come to `step`. Runs `meanwhile` over and over until then.
+    /// Waits until all kernels have reached `step`. Calls `meanwhile` again and again until then.
     pub fn wait_for_all(&self, step: u32, what: &str, mut meanwhile: impl FnMut()) {
         self.wait(what, || {
             meanwhile();

@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The command line, of the host (from the emulator) and of a spawned kernel (from the host).
+//! The options in the command line. The host gets its command line from the emulator, a spawned kernel from the host.
 //!
-//! - `mk_ipi.run=demo|conformance|serve` what to run; `serve` is for a kernel whose host is not a kernel of this
-//!   program
-//! - `mk_ipi.mode=MODE` how to run the interrupt controller, such as `x2apic`; without it, in the mode in which it is
-//!   found
-//! - `mk_ipi.console=PORT|link` with `serve`: where this kernel prints: its own UART, at this base, or to the host,
-//!   over the link; without it, it prints nothing
-//! - `mk_ipi.ip=ADDRESS/PREFIX` with `serve`: a network interface to each other kernel, with this address (net.rs)
-//! - `mk_ipi.hostile=noise:SEED|deaf` with `serve`: how it breaks the rules (hostile.rs)
-//! - `mk_ipi.generation=native|rfc-v2` the layout of the links
-//! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
-//! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices. FAULT is one of hang, panic,
-//!   exception, lose, tear, double. With `mk_ipi.move=` it can also be keep or stale. keep: kernel K's doorbell stays
-//!   at the CPU that it gives up, which does no harm. stale: in addition no kernel follows the directory, or waits for
-//!   others to follow, which the demo must notice.
-//! - `mk_ipi.kill=N:K` the host stops kernel K N times in mid-stream and starts it anew (native only)
-//! - `mk_ipi.move=N` the host moves a spare CPU N times from one running kernel to the next (native only)
-//! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
-//! - `mk_ipi_shared=`, `mk_ipi_directory=` spawned only (SPEC B-1, D-1), read by mk-ipi-abi
+//! - `mk_ipi.run=demo|conformance|serve`: what to run. `serve` is for a kernel whose host is of another kind, such as Linux
+//! - `mk_ipi.mode=MODE`: the mode of the interrupt controller, such as `x2apic`. Without this option, the kernel uses the mode in
+//!   which it finds the controller
+//! - `mk_ipi.console=PORT|link`, with `serve`: where this kernel prints. PORT is the base of its own UART; `link` means to
+//! the host,
+//!   over the link. Without this option, the kernel prints nothing
+//! - `mk_ipi.ip=ADDRESS/PREFIX`, with `serve`: the address of the kernel's network interfaces to other kernels (net.rs)
+//! - `mk_ipi.hostile=noise:SEED|deaf`, with `serve`: the kernel breaks the rules in this way (hostile.rs)
+//! - `mk_ipi.generation=native|rfc-v2`: the layout of the links
+//! - `mk_ipi.messages=N`: the number of messages in the demo, per ordered pair of kernels
+//! - `mk_ipi.fault=FAULT:K`: kernel K has this fault in the middle of its stream, to test that the demo detects it. FAULT is
+//! one of
+//!   `hang`, `panic`, `exception`, `lose`, `tear`, `double`. With `mk_ipi.move=` it can also be `keep` or `stale`. `keep`: kernel
+//!   K leaves its doorbell at a CPU that it gives up; this does no harm. `stale`: in addition no kernel follows the directory, or
+//!   waits until others have followed it; the demo must detect this
+//! - `mk_ipi.kill=N:K`: while the kernels stream, the host stops kernel K and starts it again, N times (native only)
+//! - `mk_ipi.move=N`: the host moves a spare CPU N times from one running kernel to the next (native only)
+//! - `mk_ipi.image=ADDRESS+LENGTH`, for the host, once for each kernel that it must start: the location of that kernel's ELF file
+//! - `mk_ipi_shared=`, `mk_ipi_directory=`, for a spawned kernel (SPEC B-1, D-1). mk-ipi-abi reads them
 
 use crate::arch::Mode;
 use crate::console::Own;
@@ -28,10 +29,10 @@ use core::net::Ipv4Addr;
 use mk_ipi_abi::boot_param::{parse_address, parse_size};
 use mk_ipi_abi::{PhysAddr, PhysRange};
 
-/// Most messages per pair. A receiver keeps one bit for each.
+/// The largest number of messages per ordered pair of kernels. A receiver has one bit of memory for each.
 pub const MAX_MESSAGES: u32 = 1 << 20;
 
-/// Most deaths of a kernel. Each is written down.
+/// The largest number of times that a kernel can be killed. The journal has room for one message in doubt for each.
 pub const MAX_KILLS: usize = 50;
 
 /// What to run.
@@ -41,7 +42,7 @@ pub enum Run {
     Demo,
     /// The cases of conformance.rs.
     Conformance,
-    /// What the host says: serve.rs.
+    /// The service of serve.rs, which does what the host's messages say.
     Serve,
 }
 
@@ -54,34 +55,35 @@ pub enum Generation {
     RfcV2,
 }
 
-/// A kernel that the host stops and starts anew.
+/// How often the host kills which kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kills {
-    /// How often.
+    /// How often the kernel is killed.
     pub count: u32,
-    /// Which kernel; never the host.
+    /// The number of the kernel, which is not the host.
     pub kernel: u8,
 }
 
-/// How a kernel must fail.
+/// A fault that a kernel must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Stop for ever, interrupts off.
+    /// Stop for ever, with interrupts off.
     Hang,
     /// Panic.
     Panic,
     /// Run an undefined instruction.
     Exception,
-    /// Leave out a message.
+    /// Count a message as sent without sending it.
     Lose,
     /// Change a byte of a message.
     Tear,
-    /// Send a message twice, the second time in the place of another.
+    /// Send message 0 a second time, in the place of another message.
     Double,
-    /// Keep the doorbell at a CPU that is given up. Others ring there as long as the directory says so, but not longer.
+    /// Leave the doorbell at a CPU that is given up. Other kernels ring it only as long as the directory lists that CPU for
+    /// this kernel.
     Keep,
-    /// As `Keep`. In addition no kernel follows the directory or waits for others to follow: all ring where it said
-    /// before.
+    /// As `Keep`. In addition no kernel follows the directory, or waits until others have followed it. So other kernels
+    /// continue to ring the doorbell at that CPU.
     Stale,
 }
 
@@ -96,12 +98,12 @@ const FAULTS: [(&str, FaultKind); 8] = [
     ("stale", FaultKind::Stale),
 ];
 
-/// A failure on order.
+/// A kernel, and the fault that it must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// How.
+    /// The fault.
     pub kind: FaultKind,
-    /// Which kernel.
+    /// The number of the kernel.
     pub kernel: u8,
 }
 
@@ -110,43 +112,43 @@ pub struct Fault {
 pub struct Options {
     /// What to run.
     pub run: Run,
-    /// How to run the interrupt controller.
+    /// The mode of the interrupt controller.
     pub mode: Mode,
     /// The layout of the links.
     pub generation: Generation,
-    /// Messages per ordered pair of kernels.
+    /// The number of messages per ordered pair of kernels.
     pub messages: u32,
-    /// A kernel that the host stops and starts anew.
+    /// The kernel that the host kills, if there is one.
     pub kills: Option<Kills>,
-    /// How often a spare CPU is moved.
+    /// How often a spare CPU is moved. `None` if there is no such CPU.
     pub moves: Option<u32>,
-    /// A failure on order.
+    /// The fault that a kernel must have, if any.
     pub fault: Option<Fault>,
-    /// The address of its network interfaces, and the length of the network prefix in bits.
+    /// The address of this kernel's network interfaces, and the length of the network prefix in bits.
     pub ip: Option<(Ipv4Addr, u8)>,
-    /// How it breaks the rules.
+    /// How this kernel breaks the rules, if it must.
     pub hostile: Option<Hostile>,
-    /// The ELF files of the kernels to spawn.
+    /// The ELF files of the kernels that the host must start.
     images: [Option<PhysRange>; MAX_KERNELS - 1],
 }
 
 /// How a kernel breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hostile {
-    /// It sends messages that make no sense. Gives the seed of the random numbers.
+    /// It sends invalid messages. Contains the seed of the random numbers.
     Noise(u64),
-    /// It takes no messages any more.
+    /// It takes no more messages.
     Deaf,
 }
 
-/// What is wrong with an option.
+/// Why an option is invalid.
 #[derive(Debug)]
 pub enum OptionError<'a> {
     /// There is no option of that name.
     Unknown(&'a str),
-    /// The option's value makes no sense.
+    /// The option has an invalid value.
     Value(&'a str),
-    /// More images than the memory map has room for.
+    /// There are more images than the memory map has room for.
     TooManyImages,
 }
 
@@ -161,7 +163,7 @@ impl fmt::Display for OptionError<'_> {
 }
 
 impl Options {
-    /// Reads the `mk_ipi.` options of `line`. Other words are ignored.
+    /// Reads all words of `line` that begin with `mk_ipi.` and contain `=`. Other words are ignored.
     pub fn parse(line: &str) -> Result<Self, OptionError<'_>> {
         let mut options = Self {
             run: Run::Demo,
@@ -184,7 +186,7 @@ impl Options {
             match name {
                 "run" => options.run = run_named(value).ok_or(bad)?,
                 "mode" => options.mode = Mode::named(value).ok_or(bad)?,
-                // `own_console` has used it already, before all other options.
+                // The value is only checked here. `own_console` has used it already.
                 "console" => _ = console(value.as_bytes()).ok_or(bad)?,
                 "generation" => options.generation = generation_named(value).ok_or(bad)?,
                 "kill" => options.kills = Some(kills(value).ok_or(bad)?),
@@ -204,29 +206,30 @@ impl Options {
         Ok(options)
     }
 
-    /// The ELF files of kernels 1, 2, ...
+    /// The locations of the ELF files of kernels 1, 2, ...
     pub fn images(&self) -> impl Iterator<Item = PhysRange> + '_ {
         self.images.iter().map_while(|i| *i)
     }
 }
 
-/// Returns whether the command line tells this kernel to serve. It must know that before it prints, or fails.
+/// Returns whether the command line tells this kernel to serve. This is read before the other options, because it says where the
+/// kernel prints, and how it ends after an error.
 pub fn is_to_serve(line: &[u8]) -> bool {
     value_of(line, b"run") == Some(b"serve")
 }
 
-/// Where this kernel prints, if the command line says so.
+/// The value of `mk_ipi.console=`. `None` if the option is absent or invalid.
 pub fn own_console(line: &[u8]) -> Option<Own> {
     value_of(line, b"console").and_then(console)
 }
 
-/// The value of the option `name` in `line`. If there are several, the last one.
+/// The value of the option `name` in `line`. If the option occurs several times, its last value.
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let words = line.split(u8::is_ascii_whitespace);
     words.filter_map(|w| w.strip_prefix(b"mk_ipi.")?.strip_prefix(name)?.strip_prefix(b"=")).next_back()
 }
 
-/// The words that a spawned kernel gets.
+/// Formats the options that the host puts into a spawned kernel's command line.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let run = match self.run {

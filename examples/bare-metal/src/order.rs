@@ -1,39 +1,40 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages between a host and the kernels that serve it, in addition to the stream and the pings.
+//! The messages between a host and the kernels that serve it (serve.rs).
 //!
-//! Hosts outside of this crate use this file too. So it uses only `core` and `mk_ipi_abi`, and does not panic.
+//! examples/linux contains this file, too. So it uses only `core` and `mk_ipi_abi`, and does not panic.
 //!
-//! | type | payload | sent by | what for |
+//! | type | payload | sent by | meaning |
 //! | --- | --- | --- | --- |
-//! | [`STREAM`] | payload.rs: sequence number from 0, sender | a kernel with an order | the receiver counts it |
-//! | [`PING`], [`PONG`] | payload.rs: a number, sender | a kernel with an order; the answer repeats the number | is timed |
-//! | [`RESET`] | [`Reset`] | the host | a new run begins: all counters and streams back to 0 |
+//! | [`STREAM`] | payload.rs: sequence number from 0, sender | a kernel that has an order | the receiver counts it |
+//! | [`PING`], [`PONG`] | payload.rs: a number, sender | a kernel that has an order; the answer has its number | it is timed |
+//! | [`RESET`] | [`Reset`] | the host | a new run begins: all counters and streams begin at 0 again |
 //! | [`ORDER`] | [`Order`] | the host | send messages, or pings, to another kernel |
 //! | [`QUERY`] | [`Query`] | any kernel | asks for a [`REPORT`] |
-//! | [`REPORT`] | [`Report`] | the kernel that was asked | what it knows of itself and one other |
+//! | [`REPORT`] | [`Report`] | the kernel that was asked | its counters for one other kernel |
 //!
-//! **Runs.** A kernel's life begins in run 0, in which it counts messages and ignores orders. A `RESET` for another run
-//! than the present one empties its counters, forgets its orders and begins that run. A `RESET` for the present run
-//! changes nothing. An `ORDER` for another run than the present one is ignored. The messages of the stream carry no
-//! run. So a host resets all kernels while no message is on its way. It then sends each a `QUERY`, and orders nothing
-//! before all have answered with a `REPORT` of the new run. Otherwise a message of the new run could come before the
-//! `RESET`. A kernel that was killed and started again is reset alone.
+//! **Runs.** A kernel's life begins in run 0, in which the kernel counts messages and ignores orders. A `RESET` with the
+//! number of another run sets the kernel's counters to 0, drops its orders, and begins that run. A `RESET` for the present
+//! run has no effect. An `ORDER` for another run is ignored. A message of the stream does not contain the number of its run.
+//! So a host resets all kernels while no message is on its way. Then it sends a `QUERY` to each kernel, and sends orders only
+//! after all kernels have answered with a `REPORT` of the new run. Otherwise a kernel could receive a message of the new run
+//! before the `RESET`. A kernel that was killed and started again is reset without the others.
 //!
-//! **Orders** for the stream to one kernel add up. A new order of pings begins a new series. Orders for different
-//! kernels are worked on side by side. An order for a kernel that is not there yet waits for it; an order for a kernel
-//! that is gone is dropped. A kernel sends nothing to itself.
+//! **Orders.** Several orders for the stream to one kernel add up. A new order for pings begins a new series. Orders for
+//! different receivers are carried out at the same time. An order for a kernel that does not run yet waits for that kernel.
+//! If a kernel is removed, the orders for it are dropped. A kernel sends nothing to itself.
 //!
-//! **Pings.** A sender has one unanswered ping at a time. If it pings again, only the answer to the latest ping counts.
-//! A number has the run in its upper half, so that no answer counts in another run.
+//! **Pings.** A sender has one unanswered ping per receiver. If there is no answer, it sends the same ping again. The next answer
+//! then counts, and is timed from the last sending. A ping's number has the run in its upper half, so that an answer from another
+//! run is not counted.
 //!
-//! On the wire each field is a little-endian 64-bit word, in the order of the struct.
-#![allow(dead_code, reason = "host and kernel use a part each")]
+//! In a payload each field is a little-endian word of 64 bits. The fields are in the order of `encode`.
+#![allow(dead_code, reason = "the host uses some parts, the other kernels use others")]
 
 use mk_ipi_abi::{InstanceId, MessageType};
 
 /// A message of the stream.
 pub const STREAM: MessageType = MessageType(0x100);
-/// A message that must be answered by a [`PONG`].
+/// A message whose receiver must answer with a [`PONG`].
 pub const PING: MessageType = MessageType(0x101);
 /// The answer to a [`PING`].
 pub const PONG: MessageType = MessageType(0x102);
@@ -46,17 +47,17 @@ pub const REPORT: MessageType = MessageType(0x112);
 /// A [`Reset`].
 pub const RESET: MessageType = MessageType(0x113);
 
-/// Most pings of one series. If more are ordered, so many are sent.
+/// The largest number of pings in a series. If more are ordered, this number is sent.
 pub const MAX_PINGS: u64 = 1000;
-/// Kernels that serve know instances below this one. A message that names another one is ignored.
+/// Kernels that serve know only instances with ids below this number. They ignore messages that name another instance.
 pub const MAX_INSTANCES: usize = 64;
 
-/// What must be sent.
+/// What a kernel must send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderKind {
     /// Messages of the stream.
     Stream,
-    /// Pings. Each is sent once the one before it was answered.
+    /// Pings. Each is sent after the ping before it was answered.
     Pings,
 }
 
@@ -67,77 +68,78 @@ pub struct Order {
     pub kind: OrderKind,
     /// The receiver.
     pub to: InstanceId,
-    /// How many.
+    /// The number of messages or pings.
     pub count: u64,
-    /// In which run.
+    /// The run to which the order belongs.
     pub run: u32,
 }
 
-/// The question what a kernel knows.
+/// Asks a kernel for a [`Report`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// The kernel that asks: on RFC v2 nothing else says where the answer goes.
+    /// The kernel that asks, and gets the report. It is in the payload because RFC v2 does not tell the sender of a message.
     pub from: InstanceId,
-    /// The instance that the question is about.
+    /// The instance that the report must be about.
     pub about: InstanceId,
 }
 
 /// The order to begin a new run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset {
-    /// Number of the run, not 0.
+    /// The number of the run. It is not 0.
     pub run: u32,
 }
 
-/// What kernel `me` knows of itself and kernel `about`, since its run or its life began, whichever was later.
+/// The counters that kernel `me` has for kernel `about`. They begin with the run, or with the life of `me` if that began later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The other one.
+    /// The other kernel.
     pub about: InstanceId,
     /// The kernel that reports.
     pub me: InstanceId,
-    /// The run.
+    /// The present run of `me`.
     pub run: u32,
-    /// How many messages of the stream `me` sent to `about`. Their numbers begin at 0.
+    /// The number of stream messages that `me` sent to `about`. Their sequence numbers begin at 0.
     pub sent: u64,
-    /// Doorbells that `me` rang at `about`, for any purpose.
+    /// The number of doorbells that `me` rang at `about`, for messages of all types.
     pub doorbells: u64,
-    /// How often `me` found the slot or lane of `about` full.
+    /// How often the slot of `about` was occupied, or its lane full, when `me` tried to send.
     pub busy: u64,
-    /// Messages of `me` during whose handling `about` died, as mk-ipi reported. They may or may not have been handled
-    /// (native only).
+    /// The number of messages from `me` to `about` that are in doubt: `about` died, and may have handled them or not (native
+    /// only).
     pub in_doubt: u64,
-    /// Whole messages of the stream that came from `about`, each counted once.
+    /// The number of intact stream messages that came from `about`, each counted once.
     pub received: u64,
-    /// Of these, the ones that former lives of `about` sent.
+    /// The number of those messages that former lives of `about` sent.
     pub former: u64,
-    /// Number of the first message that came, 0 if none did. What came to a former life of `me` counts as lost.
+    /// The sequence number of the first message that came, 0 if none came. If a former life of `me` received messages, they are
+    /// counted in `lost`.
     pub first: u64,
-    /// Numbers that were left out and did not come later.
+    /// The number of sequence numbers that were skipped, and did not come later.
     pub lost: u64,
-    /// Messages whose content does not match their checksum, from `about` or from an unknown sender.
+    /// The number of messages with a wrong checksum, from `about` or from an unknown sender.
     pub torn: u64,
-    /// Messages that had come before.
+    /// The number of messages that came again.
     pub doubled: u64,
-    /// Messages that came after one with a higher number. They count as received, too.
+    /// The number of messages that came after one with a higher sequence number. `received` contains them, too.
     pub disordered: u64,
-    /// Pings that `about` answered.
+    /// The number of pings of the present series that `about` answered.
     pub pings: u64,
-    /// Shortest round trip, in cycles of the time stamp counter; 0 if there was none. The same holds for the next two.
+    /// The shortest round trip, in units of the clock of `me` (on x86-64: cycles of the time stamp counter). 0 if there was none.
     pub rtt_min: u64,
-    /// Median of the round trips.
+    /// The median of the round trips, in the same unit. 0 if there was none.
     pub rtt_median: u64,
-    /// 99th percentile of the round trips.
+    /// The 99th percentile of the round trips, in the same unit. 0 if there was none.
     pub rtt_p99: u64,
     /// True if `me` still has messages or pings to send to `about`.
     pub still_sending: bool,
 }
 
 impl Order {
-    /// Bytes on the wire.
+    /// The length of the payload, in bytes.
     pub const LEN: usize = 32;
 
-    /// The payload.
+    /// Returns the payload of the message.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let kind = match self.kind {
             OrderKind::Stream => 1,
@@ -146,7 +148,7 @@ impl Order {
         to_bytes([kind, word_of(self.to), self.count, self.run.into()])
     }
 
-    /// The order in this payload, if it is a valid one.
+    /// Reads an order from a payload. `None` if it is invalid.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [kind, to, count, run] = to_words(bytes)?;
         let kind = match kind {
@@ -159,15 +161,15 @@ impl Order {
 }
 
 impl Query {
-    /// Bytes on the wire.
+    /// The length of the payload, in bytes.
     pub const LEN: usize = 16;
 
-    /// The payload.
+    /// Returns the payload of the message.
     pub fn encode(&self) -> [u8; Self::LEN] {
         to_bytes([word_of(self.from), word_of(self.about)])
     }
 
-    /// The question in this payload, if it is a valid one.
+    /// Reads a query from a payload. `None` if it is invalid.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [from, about] = to_words(bytes)?;
         Some(Self { from: instance(from)?, about: instance(about)? })
@@ -175,15 +177,15 @@ impl Query {
 }
 
 impl Reset {
-    /// Bytes on the wire.
+    /// The length of the payload, in bytes.
     pub const LEN: usize = 8;
 
-    /// The payload.
+    /// Returns the payload of the message.
     pub fn encode(&self) -> [u8; Self::LEN] {
         to_bytes([u64::from(self.run)])
     }
 
-    /// The order in this payload, if it is a valid one.
+    /// Reads a reset from a payload. `None` if it is invalid.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [run] = to_words(bytes)?;
         u32::try_from(run).ok().filter(|run| *run != 0).map(|run| Self { run })
@@ -191,10 +193,10 @@ impl Reset {
 }
 
 impl Report {
-    /// Bytes on the wire.
+    /// The length of the payload, in bytes.
     pub const LEN: usize = 152;
 
-    /// The payload.
+    /// Returns the payload of the message.
     pub fn encode(&self) -> [u8; Self::LEN] {
         to_bytes([
             word_of(self.about),
@@ -219,7 +221,7 @@ impl Report {
         ])
     }
 
-    /// The report in this payload, if it is a valid one.
+    /// Reads a report from a payload. `None` if it is invalid.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let words: [u64; 19] = to_words(bytes)?;
         let [about, me, run, sent, doorbells, busy, in_doubt, words @ ..] = words;
@@ -257,7 +259,7 @@ fn instance(word: u64) -> Option<InstanceId> {
     u8::try_from(word).ok().map(InstanceId::new)
 }
 
-/// `BYTES` must be eight times `WORDS`. Stable Rust cannot express that in the type.
+/// Writes words as little-endian bytes. `BYTES` must be eight times `WORDS`; stable Rust cannot express that in the type.
 fn to_bytes<const WORDS: usize, const BYTES: usize>(words: [u64; WORDS]) -> [u8; BYTES] {
     const { assert!(BYTES == WORDS * 8 && BYTES <= 256) };
     let mut bytes = [0; BYTES];

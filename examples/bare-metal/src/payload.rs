@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The content of the demo's messages. By it a receiver can tell a torn message.
+//! The content of the demo's messages. It has a checksum, by which a receiver detects a torn message.
 //!
-//! Hosts outside of this crate use this file too. So it uses only `core`, `crc` and `mk_ipi_abi`.
+//! examples/linux contains this file, too. So it uses only `core`, `crc` and `mk_ipi_abi`.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! | --- | --- |
 //! | 0..8 | sequence number, from 0 |
 //! | 8..12 | id of the sending kernel |
-//! | 12..16 | length of the payload, 24..=256, chosen by the sequence number |
+//! | 12..16 | length of the payload, 24..=256, which depends on sequence number and sender |
 //! | 16..24 | CRC-64/XZ of all the other bytes |
-//! | 24.. | noise that follows from sequence number and sender |
+//! | 24.. | pseudo-random bytes, whose seed is made from sequence number and sender |
 
 use crc::{Crc, CRC_64_XZ};
 
@@ -27,7 +27,7 @@ pub struct Payload {
     len: usize,
 }
 
-/// A generator whose numbers look random for any seed: splitmix64 (Steele, Lea, Flood; OOPSLA 2014).
+/// A generator of pseudo-random numbers: splitmix64 (Steele, Lea, Flood; OOPSLA 2014).
 struct Noise(u64);
 
 impl Noise {
@@ -44,7 +44,7 @@ fn noise(sequence: u64, sender: u32) -> Noise {
     Noise(sequence ^ u64::from(sender) << 48)
 }
 
-/// The CRC of a payload without its own field.
+/// The CRC of all bytes of a payload except those of the CRC field.
 fn checksum(bytes: &[u8]) -> u64 {
     let mut digest = CRC.digest();
     digest.update(&bytes[..16]);
@@ -69,8 +69,8 @@ impl Payload {
         Self { bytes, len }
     }
 
-    /// Changes a byte, so that the checksum is wrong.
-    #[allow(dead_code, reason = "not every host fails on order")]
+    /// Changes a byte after the checksum was computed, so that the checksum is wrong.
+    #[allow(dead_code, reason = "only kernels that can have a fault use it")]
     pub fn spoil(&mut self) {
         self.bytes[0] ^= 1;
     }
@@ -81,7 +81,7 @@ impl Payload {
     }
 }
 
-/// Sequence number and sender of a payload that arrived whole.
+/// Checks length and checksum of a payload. Returns its sequence number and sender; `None` if the payload is torn.
 pub fn check(bytes: &[u8]) -> Option<(u64, u32)> {
     let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
     let long = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What this kernel supplies to mk-ipi-core: its doorbell, its memory, its pools, its deferred work.
+//! The platform traits of mk-ipi-core, implemented for this kernel: doorbell, memory, pools, deferred work.
 
 use crate::arch::{self, interrupts, without_interrupts, Controller, Mode};
 use crate::boot::Boot;
@@ -23,31 +23,31 @@ use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Message};
 use spin::Once;
 
-/// The type of a message handler here: a function that lives for ever.
+/// The type of this kernel's message handlers: static references to functions.
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
 
-/// This kernel's end of all links, if it has at most `CPUS` CPUs. The other kernels may have any number.
+/// The type of this kernel's endpoint. This kernel has at most `CPUS` CPUs. Other kernels can have any number of CPUs.
 pub type End<const CPUS: usize> = Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET>;
-/// Most CPUs of this kernel.
+/// The largest number of CPUs of this kernel.
 pub const OWN_CPUS: usize = if cfg!(feature = "second-cpu") { 2 } else { 1 };
-/// This kernel's end of all links, in the demo.
+/// This kernel's endpoint in the demo.
 pub static ENDPOINT: End<OWN_CPUS> = Endpoint::new(Kernel);
-/// Messages that one run of the deferred work hands on, at most.
+/// The largest number of messages that one run of the deferred work passes to handlers.
 pub const BUDGET: usize = 64;
-/// The state that a kernel has only once, however many endpoints it has.
+/// The state of this kernel. All its endpoints share it.
 static KERNEL: State = State::new();
 
-/// This kernel, as its endpoints see it.
+/// The platform of this kernel's endpoints.
 pub struct Kernel;
 
-/// What this kernel's doorbells, deferred work and events belong to.
+/// What this kernel does. It says which endpoint gets the doorbells and the deferred work, and which code gets the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The demo. This is the role if no other was set.
+    /// The demo. A kernel has this role until [`State::play`] is called.
     Demo,
     /// The conformance suite.
     Suite,
-    /// A kernel that serves a host of another kind, and is a guest in that host's machine.
+    /// The kernel serves a host of another kind, to which the machine belongs (serve.rs).
     Serve,
 }
 
@@ -58,7 +58,7 @@ impl Deref for Kernel {
     }
 }
 
-/// The state of one CPU of this kernel.
+/// The state of deferred work on one CPU of this kernel.
 struct OwnCpu {
     /// True if deferred work is due.
     due: AtomicBool,
@@ -78,7 +78,7 @@ impl OwnCpu {
 pub struct State {
     boot: Once<Boot>,
     controller: Once<(Controller, PhysCpuId)>,
-    /// Doorbells rung.
+    /// The number of doorbells that this kernel has rung.
     rung: AtomicU64,
     cpus: [OwnCpu; OWN_CPUS],
     role: Once<Role>,
@@ -100,12 +100,12 @@ impl State {
         }
     }
 
-    /// Stores what the kernel was told at its start.
+    /// Stores the information that the kernel was given at its start.
     pub fn set_boot(&self, boot: Boot) -> &Boot {
         self.boot.call_once(|| boot)
     }
 
-    /// What the kernel was told at its start.
+    /// The information that the kernel was given at its start.
     pub fn boot(&self) -> &Boot {
         self.boot.get().expect("set_boot is the first thing that kernel_main does")
     }
@@ -115,19 +115,19 @@ impl State {
         self.directory.call_once(|| directory)
     }
 
-    /// The directory, once it is found.
+    /// The directory. `None` before it is found.
     pub fn directory(&self) -> Option<&Directory<'static, AtomicU64>> {
         self.directory.get()
     }
 
-    /// Returns whether the directory gives `cpu` to `instance` now; `None` if it does not say. It does not list the
-    /// suite's instances.
+    /// Returns whether the directory lists `cpu` for `instance` now. `None` if it cannot tell, and always while the
+    /// conformance suite runs, because the directory does not list the suite's instances.
     pub fn lists(&self, instance: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         self.directory().filter(|_| self.role() != Role::Suite)?.has_cpu(instance, cpu).ok()
     }
 
-    /// Puts the interrupt controller into `mode` and opens the doorbell; interrupts are still off. Returns the mode
-    /// that it is in.
+    /// Puts the interrupt controller into `mode`, and makes this CPU accept doorbells. Interrupts must be off, and stay off.
+    /// Returns the mode in which the controller is.
     pub fn set_up_interrupts(&self, mode: Mode) -> Result<Mode, impl fmt::Debug> {
         Controller::set_up(mode).map(|(controller, found)| {
             let cpu = controller.cpu_id();
@@ -136,15 +136,16 @@ impl State {
         })
     }
 
-    /// Opens the doorbell on this CPU, the second one, as on the first; interrupts are still off. Returns the CPU's id.
+    /// Makes this CPU, which is the second one of this kernel, accept doorbells. Interrupts must be off, and stay off.
+    /// Returns the CPU's id.
     pub fn enter_second(&self) -> PhysCpuId {
         if let Err(e) = self.controller().enter_second() {
-            fatal!("the second CPU's interrupt controller: {e:?}");
+            fatal!("the interrupt controller of the second CPU: {e:?}");
         }
         self.controller().cpu_id()
     }
 
-    /// The state of the CPU that runs this.
+    /// The state of the CPU that makes this call.
     fn here(&self) -> &OwnCpu {
         &self.cpus[ThisCpu::index(&Kernel)]
     }
@@ -154,16 +155,16 @@ impl State {
         self.cpus.get(1).is_some_and(|cpu| cpu.running.load(Ordering::Acquire))
     }
 
-    /// Moves the due deferred work of this CPU, which will not run it any more, to the first CPU. Any CPU may do that
-    /// of native links.
+    /// If deferred work is due on this CPU, makes it due on the first CPU instead. Called by a CPU that leaves the kernel.
+    /// With native links any CPU of the kernel may run this work.
     pub fn hand_on_due(&self) {
         if self.here().due.swap(false, Ordering::Relaxed) {
             self.cpus[0].due.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Returns whether a mapping of `range` may be given out. In a machine of our own it must be RAM. A host of another
-    /// kind says which memory is this kernel's and which is the others'; it calls the latter reserved.
+    /// Returns whether mk-ipi may map `range`. In the demo and the suite, it must be RAM. A kernel that serves may also map
+    /// memory that its host marks as reserved in the start info: the host shares it with this kernel.
     fn may_map(&self, range: PhysRange) -> bool {
         match self.role() {
             Role::Serve => self.boot().is_memory(range),
@@ -176,13 +177,14 @@ impl State {
         &self.controller.get().expect("set_up_interrupts comes before any use").0
     }
 
-    /// Doorbells rung so far.
+    /// The number of doorbells that this kernel has rung.
     pub fn rung(&self) -> u64 {
         self.rung.load(Ordering::Relaxed)
     }
 
-    /// Runs the deferred work that is due, one budget of it. Does nothing if it has interrupted deferred work.
-    /// Interrupts are off when it is called, and on while the work runs.
+    /// Runs deferred work once, with one budget, if it is due on this CPU. Does nothing if this CPU is already running
+    /// deferred work, which the caller has interrupted. The caller has turned interrupts off. They are on while the work
+    /// runs.
     pub fn run_due(&self) {
         let here = self.here();
         if here.due.load(Ordering::Relaxed) && !here.running.swap(true, Ordering::SeqCst) {
@@ -204,12 +206,12 @@ impl State {
         self.role.call_once(|| role);
     }
 
-    /// The role that this kernel has.
+    /// This kernel's role.
     pub fn role(&self) -> Role {
         self.role.get().copied().unwrap_or(Role::Demo)
     }
 
-    /// Runs the deferred work that is due, if interrupts are on. For a wait that does not sleep.
+    /// Runs deferred work if it is due and interrupts are on. For the loop of a wait that does not sleep.
     pub fn service(&self) {
         if interrupts::are_enabled() {
             interrupts::disable();
@@ -225,8 +227,9 @@ impl State {
 
     /// Sleeps until the next interrupt, unless deferred work has run since [`runs`](Self::runs) returned `seen`.
     ///
-    /// So it does not sleep through a change that a message made after `runs` was called, if this CPU handled the
-    /// message. If another CPU handled it, the next tick finds the change.
+    /// A caller calls `runs`, checks a condition, and sleeps if the condition is false. If this CPU handles a message after
+    /// `runs` was called, this function does not sleep, and the caller checks the condition again. If another CPU handled the
+    /// message, the next tick ends the sleep.
     pub fn sleep(&self, seen: u64) {
         interrupts::disable();
         self.run_due();
@@ -238,7 +241,7 @@ impl State {
     }
 }
 
-/// This kernel's vector arrived, and was acknowledged. Interrupts are off.
+/// Called after an interrupt on this kernel's doorbell vector. The caller has acknowledged it. Interrupts are off.
 pub fn on_doorbell() {
     let kernel = ENDPOINT.platform();
     hand_over::saw_doorbell(kernel.index());
@@ -255,17 +258,18 @@ pub fn on_doorbell() {
     kernel.run_due();
 }
 
-/// The tick came, and was acknowledged. Interrupts are off.
+/// Called after each tick. The caller has acknowledged the interrupt. Interrupts are off.
 pub fn on_tick() {
     ENDPOINT.platform().run_due();
 }
 
-/// Another kernel's vector arrived, and was acknowledged. The sender took this CPU for that kernel's.
+/// Called after an interrupt on another kernel's doorbell vector, or on an unknown one. The caller has acknowledged it. The
+/// sender assumed that this CPU belongs to another kernel.
 pub fn on_foreign() {
     hand_over::saw_stray();
 }
 
-// SAFETY: passed on to the interrupt controller, which implements the trait as required.
+// SAFETY: each call is passed on to the interrupt controller, which implements the trait as required.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.controller().check(cpu, vector)
@@ -284,7 +288,7 @@ unsafe impl Doorbell for Kernel {
     }
 }
 
-// SAFETY: each CPU's id was read at its start and does not change; the CPU itself knows which of the two it is.
+// SAFETY: each CPU's id is read when the CPU starts, and does not change. `own_index` finds out which of the two CPUs runs.
 unsafe impl ThisCpu for Kernel {
     fn physical_id(&self) -> PhysCpuId {
         match self.index() {
@@ -305,7 +309,7 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: the switch belongs to the CPU, and code is never moved from one CPU to another.
+// SAFETY: this turns off the interrupts of the CPU that makes the call. Code never moves from one CPU to another.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 
@@ -322,8 +326,8 @@ unsafe impl LocalInterrupts for Kernel {
     }
 }
 
-// SAFETY: boot.s maps memory twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map` gives out only
-// memory below `CACHED_END`, which is write-back cached, and none of this kernel's own image.
+// SAFETY: boot.s maps memory twice: one to one, and read-only at `READ_ONLY_ALIAS`. Nothing unmaps it. `map` returns only
+// memory below `CACHED_END`, which is write-back cached, and nothing of this kernel's own image.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -331,7 +335,7 @@ unsafe impl PhysMemory for Kernel {
         if !range.start().is_page_aligned() || !range.len().is_multiple_of(8) {
             return Err(MapError::Misaligned);
         }
-        // The first page is refused, too: it contains the null pointer.
+        // The page at address 0 is refused, because a null pointer cannot be used.
         if range.start().0 == 0 || !self.may_map(range) || range.overlaps(own::image()) {
             return Err(MapError::NotAllowed);
         }
@@ -341,19 +345,19 @@ unsafe impl PhysMemory for Kernel {
         };
         let first = NonNull::new((alias + range.start().0) as *mut AtomicU64).ok_or(MapError::NotAllowed)?;
         let words = NonNull::slice_from_raw_parts(first, (range.len() / 8) as usize);
-        // SAFETY: aligned, not null, mapped for ever, and not this kernel's own memory.
+        // SAFETY: the words are aligned and not null, never unmapped, and not this kernel's own memory.
         Ok(unsafe { Mapping::new(words) })
     }
 
     unsafe fn unmap(&self, _: Mapping<AtomicU64>) {}
 
-    /// Peers may share pages in the instance pools, and no others. A kernel that serves shares no pages.
+    /// Peers may share only pages in the instance pools. A kernel that serves lets them share none.
     fn peer_may_share(&self, page: PhysRange) -> bool {
         self.role() != Role::Serve && layout::contains(layout::pools(), page)
     }
 }
 
-// SAFETY: the pools are RAM that the memory map sets aside, and only the host, on one CPU, allocates from them. A
+// SAFETY: the memory map (layout.rs) reserves RAM for the pools. Only the host, which has one CPU, allocates from them. A
 // kernel that serves has no pools.
 unsafe impl InstancePool for Kernel {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
@@ -374,7 +378,7 @@ impl DeferredWork for Kernel {
     }
 }
 
-/// In place of a resource tree, this kernel has its log.
+/// This kernel has no resource tree, so it reports added and removed regions in its log.
 impl Observer for Kernel {
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         match self.role() {
@@ -398,7 +402,7 @@ impl Observer for Kernel {
 
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         let (start, end) = (range.start().0, range.end().0);
-        // The suite attaches and destroys regions all the time; that would fill the log.
+        // The suite attaches and destroys many regions, which would fill the log.
         if self.role() != Role::Suite {
             log!("{start:#x}..{end:#x}: region of instance {}", instance.get());
         }
@@ -406,17 +410,17 @@ impl Observer for Kernel {
 
     fn region_removed(&self, instance: InstanceId, range: PhysRange) {
         if self.role() != Role::Suite {
-            log!("{:#x}: region of instance {} gone", range.start().0, instance.get());
+            log!("{:#x}: region of instance {} removed", range.start().0, instance.get());
         }
     }
 }
 
-/// The bytes of RAM at `range`, which is not written from now on.
+/// The bytes of RAM at `range`.
 ///
 /// # Safety
 ///
-/// `range` is RAM, mapped, and not written while the slice is used.
+/// `range` is mapped RAM, and no code writes it while the slice is used.
 pub unsafe fn bytes(range: PhysRange) -> &'static [u8] {
-    // SAFETY: the caller promises it.
+    // SAFETY: the caller keeps the safety rules of this function.
     unsafe { slice::from_raw_parts(range.start().0 as *const u8, range.len() as usize) }
 }

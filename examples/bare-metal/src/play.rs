@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernels of the demo, or of the conformance suite, do together once they have found each other.
+//! Runs the demo or the conformance suite, after all kernels have joined.
 
 use crate::control::control;
 use crate::host::{self, Machine};
@@ -10,14 +10,14 @@ use crate::{conformance, console, demo, machine, own};
 use mk_ipi_abi::{Incarnation, InstanceId};
 use mk_ipi_core::platform::ThisCpu;
 
-/// Logs which kernel this is.
+/// Prints the record with this kernel's number, CPU and life.
 pub fn introduce(identity: Option<(InstanceId, Incarnation)>) {
     let cpu = Kernel.physical_id().0;
     let (me, life) = identity.map_or((console::me(), 0), |(me, life)| (me.get(), life.get()));
     record!("{{\"kernel\":{{\"id\":{me},\"lang\":\"rust\",\"cpu\":{cpu},\"life\":{life}}}}}");
 }
 
-/// What all kernels do, once all are up. The host has the `machine`.
+/// Waits until all kernels are up, runs the demo or the suite, and reports the result. Only the host passes a `machine`.
 pub fn run(node: &Node, machine: Option<&mut Machine>) -> ! {
     introduce(ENDPOINT.identity());
     log!("image at {:#x}, {}", own::image().start().0, node.options);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The instance pools of the memory map (layout.rs), page by page. Only the host uses them, on one CPU, with interrupts
+//! Allocates pages from the instance pools of the memory map (layout.rs). Only the host does this, on one CPU and with interrupts
 //! off.
 
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
@@ -8,20 +8,21 @@ use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_core::platform::PoolError;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
-/// Pages of an instance pool, and the number of words in a bit map of them.
+/// The number of pages in an instance pool.
 const POOL_PAGES: u64 = POOL_LEN / PAGE_SIZE;
+/// The number of words in a bit map of these pages.
 const POOL_WORDS: usize = (POOL_PAGES / 64) as usize;
 
-/// One bit for each page of each pool, set while it is taken.
+/// One bit for each page of each pool. It is set while the page is allocated.
 pub struct Pools([[AtomicU64; POOL_WORDS]; MAX_KERNELS]);
 
 impl Pools {
-    /// All pages are free.
+    /// Pools whose pages are all free.
     pub const fn new() -> Self {
         Self([const { [const { AtomicU64::new(0) }; POOL_WORDS] }; MAX_KERNELS])
     }
 
-    /// Takes `len` bytes, whole pages, from the pool of `instance`.
+    /// Allocates pages for `len` bytes from the pool of `instance`. Returns the physical address of the first page.
     pub fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let pool = layout::pool(instance).ok_or(PoolError::NoPool)?;
         let pages = len.div_ceil(PAGE_SIZE).max(1);
@@ -32,7 +33,7 @@ impl Pools {
         Ok(PhysAddr(pool.start().0 + first * PAGE_SIZE))
     }
 
-    /// Gives back what `alloc` gave.
+    /// Frees a range that `alloc` has allocated.
     pub fn free(&self, instance: InstanceId, range: PhysRange) {
         let Some(pool) = layout::pool(instance).filter(|&p| layout::contains(p, range)) else { return };
         let first = (range.start().0 - pool.start().0) / PAGE_SIZE;

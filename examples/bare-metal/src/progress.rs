@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reports how much of the stream has come, at every twentieth part of it.
+//! Reports how many messages of the stream have come. It does so after each twentieth part of them.
 
 use crate::journal;
 use crate::node::Node;
 
-/// What has come, and when to report it next.
+/// The state of the reports.
 pub struct Progress {
     kernel: usize,
-    /// How many messages will come, at least.
+    /// The smallest number of messages that must come. (While kernels are killed or a CPU is moved, more come.)
     total: u64,
+    /// The number of messages at which the next report is due.
     next: u64,
 }
 
 impl Progress {
-    /// Nothing is reported yet.
+    /// Begins the reports. None has been made yet.
     pub fn new(node: &Node) -> Self {
         let total = u64::from(node.options.messages) * (node.kernels as u64 - 1);
         Self { kernel: node.me, total, next: total.div_ceil(20) }
     }
 
-    /// Reports if it is time. Returns a number that changes with every arrival.
+    /// Prints a report if one is due. Returns a number that changes with every message that arrives.
     pub fn report(&mut self) -> u64 {
         let receiver = &journal::own().receiver;
         let done = receiver.total();
         if done >= self.next {
-            // The last report comes exactly at the end.
+            // The last report is made when `done` reaches `total`.
             self.next =
                 if done < self.total { (done + self.total.div_ceil(20)).min(self.total) } else { u64::MAX };
             self.tell(done);
@@ -32,7 +33,7 @@ impl Progress {
         receiver.arrivals()
     }
 
-    /// Reports that nothing more will come: what is missing now is lost.
+    /// Prints the last report, if it was not printed yet. Called when no more messages will come, even if some are missing.
     pub fn end(&mut self) {
         if self.next != u64::MAX {
             self.next = u64::MAX;

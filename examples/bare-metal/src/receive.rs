@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The demo's receiving side: counts what arrives, and finds what was lost, torn, doubled or out of order.
+//! The demo's receiving side: counts the messages that arrive, and detects lost, torn, doubled and disordered ones.
 
 use crate::journal::SentTo;
 use crate::layout::MAX_KERNELS;
@@ -11,48 +11,49 @@ use mk_ipi_abi::InstanceId;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::Message;
 
-/// What came from one sender. The CPU's deferred work writes it, the main program reads it.
+/// The counters for one sender. Deferred work writes them, and the main program reads them.
 #[repr(C)]
 struct FromSender {
-    /// Whole messages, each counted once.
+    /// The number of different messages that came intact.
     received: AtomicU64,
-    /// The number after the highest one that came.
+    /// One more than the highest sequence number that came.
     next: AtomicU64,
-    /// Whole messages that came after one with a higher number.
+    /// The number of intact messages that came after one with a higher sequence number.
     disordered: AtomicU64,
-    /// Whole messages that had come before.
+    /// The number of intact messages that came again.
     doubled: AtomicU64,
-    /// Torn messages that came in the sender's lane, or whose slot names the sender's CPU.
+    /// The number of torn messages in the sender's lane, or in a slot that names a CPU of the sender.
     torn: AtomicU64,
-    /// One bit for each sequence number that came.
+    /// One bit for each sequence number. It is set if the message came.
     seen: [AtomicU64; MAX_MESSAGES as usize / 64],
 }
 
-/// What was found about the messages of one sender.
+/// The results about the messages of one sender.
 #[derive(Clone, Copy)]
 pub struct Findings {
-    /// Different messages that came whole.
+    /// The number of different messages that came intact.
     pub received: u64,
-    /// Messages that never came whole, and are not in doubt.
+    /// The number of messages that did not come intact, without those in doubt.
     pub lost: u64,
-    /// Messages whose content does not match their checksum, from this sender or from an unknown one.
+    /// The number of messages with a wrong checksum, from this sender or from an unknown one.
     pub torn: u64,
-    /// Messages that came again.
+    /// The number of messages that came again.
     pub doubled: u64,
-    /// Messages that came after one that was sent later.
+    /// The number of messages that came after one that was sent later.
     pub disordered: u64,
 }
 
-/// All that was received. It lies in the kernel's journal, and is all zeros at the kernel's first start.
+/// The counters for all senders. They are in the kernel's journal, and are all zeros at the kernel's first start.
 #[repr(C)]
 pub struct Receiver {
     senders: [FromSender; MAX_KERNELS],
-    /// Torn messages from an unknown sender.
+    /// The number of torn messages from an unknown sender.
     torn: AtomicU64,
 }
 
 impl Receiver {
-    /// Counts again what a former life has seen: it may have died after it set the bit and before it counted.
+    /// Sets the count of received messages from the bits in `seen`. A former life can have died after it set a bit, and
+    /// before it counted the message.
     pub fn recover(&self) {
         for from in &self.senders {
             let seen = from.seen.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()));
@@ -60,11 +61,11 @@ impl Receiver {
         }
     }
 
-    /// Takes a message of the stream.
+    /// Checks and counts a message of the stream.
     pub fn take(&self, message: &Message) {
         let place = payload::check(message.payload()).and_then(|(sequence, sender)| {
             let from = self.senders.get(sender as usize)?;
-            // A lane proves which kernel sent; a slot does not.
+            // In a lane, only its sender can have sent the message. A slot does not tell the sender.
             if message.sender().is_some_and(|id| id.index() != sender as usize) {
                 return None;
             }
@@ -84,7 +85,7 @@ impl Receiver {
         }
     }
 
-    /// The number after the highest one that came from kernel `k`.
+    /// One more than the highest sequence number that came from kernel `k`.
     pub fn next(&self, k: usize) -> u64 {
         self.senders[k].next.load(Ordering::Relaxed)
     }
@@ -95,7 +96,7 @@ impl Receiver {
         word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (number % 64) != 0)
     }
 
-    /// The counter for a torn message.
+    /// The counter that must count this torn message: that of its sender, if the sender is known.
     fn torn_by(&self, message: &Message) -> &AtomicU64 {
         let cpu = message.sender_cpu();
         let sent = |k: &usize| Kernel.lists(instance(*k), cpu) == Some(true);
@@ -103,18 +104,18 @@ impl Receiver {
         sender.and_then(|k| self.senders.get(k)).map_or(&self.torn, |from| &from.torn)
     }
 
-    /// Different messages that came whole, from all senders.
+    /// The number of different messages that came intact, from all senders.
     pub fn total(&self) -> u64 {
         self.senders.iter().fold(0, |sum, s| sum + s.received.load(Ordering::Relaxed))
     }
 
-    /// Changes with every message that arrives, whatever is wrong with it.
+    /// A number that grows with every message that arrives, intact or not.
     pub fn arrivals(&self) -> u64 {
         let bad = |s: &FromSender| s.doubled.load(Ordering::Relaxed) + s.torn.load(Ordering::Relaxed);
         self.senders.iter().fold(self.total() + self.torn.load(Ordering::Relaxed), |sum, s| sum + bad(s))
     }
 
-    /// What was found about the messages of kernel `k`, which `sent` them.
+    /// The results about the messages from kernel `k`. `sent` is that kernel's record of what it sent.
     pub fn findings(&self, k: usize, sent: &SentTo) -> Findings {
         let from = &self.senders[k];
         let received = from.received.load(Ordering::Relaxed);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests of other kernels to a kernel that serves (serve.rs): streams, pings and answers, side by side.
+//! Carries out what other kernels asked a kernel that serves (serve.rs) to do: streams, pings, answers and reports, for all
+//! of them at the same time.
 //!
-//! Nothing here waits. A message that cannot be sent now is kept, and tried again in the next turn.
+//! No code here waits. A message that cannot be sent now is kept, and the next turn tries again.
 
 use crate::clock::{self, SECOND};
 use crate::inbox::{self, News};
@@ -16,10 +17,11 @@ use mk_ipi_core::sync::spin_hint;
 use mk_ipi_core::SendError;
 use spin::Mutex;
 
-/// A ping without an answer is sent again after this time: its receiver may have died.
+/// A ping is sent again if it is not answered within this time, because its receiver may have died.
 const PING_AGAIN: u64 = 2 * SECOND;
 
-/// The only object of this type. It is static, because a stack has no room for it. The main program locks it once.
+/// The only object of this type. It is a `static`, because it is too large for a stack. The main program locks it once, at
+/// its start.
 pub static REQUESTS: Mutex<Requests> = Mutex::new(Requests {
     me: InstanceId::HOST,
     run: 0,
@@ -29,65 +31,69 @@ pub static REQUESTS: Mutex<Requests> = Mutex::new(Requests {
     sweeps: 0,
 });
 
-/// All requests.
+/// The requests of all kernels.
 pub struct Requests {
     me: InstanceId,
     run: u32,
     peers: [Peer; MAX_INSTANCES],
-    /// True if something was sent in this turn, or can be sent at once.
+    /// True if a message was sent in this turn, or can be sent in the next turn.
     moved: bool,
-    /// True if a slot was occupied in this turn. No event tells when it becomes free.
+    /// True if a slot was occupied in this turn. No event reports that it has become free.
     blocked: bool,
-    /// Turns in a row that were blocked and moved nothing.
+    /// The number of turns in a row in which a slot was occupied and no message was sent.
     sweeps: u32,
 }
 
-/// Requests to one other kernel. It begins as all zeros, so that it takes no space in an image.
+/// What must be sent to one other kernel. The initial value has only zero bits, so the image file does not contain it.
 struct Peer {
-    /// Messages of the stream that were ordered in this run.
+    /// The number of stream messages that were ordered in this run.
     ordered: u64,
-    /// Messages of the stream that were sent in this run, and the number of the next one.
+    /// The number of stream messages that were sent in this run. It is also the sequence number of the next one.
     sent: u64,
-    /// The next message, if it was built already.
+    /// The next stream message, if it is already built.
     next: Option<Payload>,
-    /// True if the lane is full. An event tells when it has space.
+    /// True if the lane is full. An event reports when it has space.
     waiting: bool,
     pings: Pings,
-    /// A ping that must be answered.
+    /// The number of a ping from that kernel that must be answered.
     pong: Option<u64>,
-    /// Reports that are due: one bit for each instance that they are about.
+    /// The instances about which that kernel asked for a report: one bit for each.
     asked: u64,
-    /// How often its slot was found occupied, and how often it was rung (RFC v2).
+    /// The use of that kernel's slot in this run (RFC v2).
     slot: Usage,
-    /// What the lane had counted when this run began.
+    /// The lane's counters when this run began.
     lane_before: Usage,
 }
 
-/// How a link to a peer was used.
+/// Counters of the sends to a peer.
 #[derive(Clone, Copy)]
 struct Usage {
+    /// How often the slot was occupied, or the lane full.
     busy: u64,
+    /// How often the doorbell was rung.
     doorbells: u64,
 }
 
 /// A series of pings.
 struct Pings {
+    /// The length of the series.
     ordered: u64,
-    /// How many round trips are done.
+    /// The number of pings that were answered.
     done: usize,
-    /// When the unanswered ping was sent.
+    /// The time at which the unanswered ping was last sent.
     asked: Option<u64>,
+    /// The round trips, in units of the clock.
     trips: [u64; MAX_PINGS as usize],
 }
 
 /// The result of a send.
 enum Outcome {
     Sent,
-    /// Another sender is filling the slot.
+    /// The slot is occupied.
     Busy,
-    /// There is no space, or no receiver. An event reports the change.
+    /// The lane has no space, or there is no receiver. An event reports the change.
     Full,
-    /// The send cannot succeed.
+    /// Sending to this kernel cannot succeed.
     Refused(SendError),
 }
 
@@ -95,7 +101,7 @@ impl<T> From<Result<T, SendError>> for Outcome {
     fn from(sent: Result<T, SendError>) -> Self {
         use SendError::{Busy, Contended, Full, Instance, NoRegion, NotRung, Unanswered};
         match sent {
-            // If the doorbell failed, the receiver finds the message when it looks.
+            // If only the doorbell failed, the receiver finds the message in its next drain.
             Ok(_) | Err(NotRung(_)) => Self::Sent,
             Err(Busy | Contended) => Self::Busy,
             Err(Full | Unanswered | Instance(_) | NoRegion) => Self::Full,
@@ -107,7 +113,7 @@ impl<T> From<Result<T, SendError>> for Outcome {
 impl Usage {
     const NONE: Self = Self { busy: 0, doorbells: 0 };
 
-    /// What the lane to `id` has counted in all lives of this kernel; zeros if there is no lane.
+    /// The counters of the lane to `id`. They count in all lives of this kernel. Zeros if there is no lane.
     fn of_lane(id: InstanceId) -> Self {
         let lane = SERVER.lane_stats(id);
         lane.map_or(Self::NONE, |lane| Self { busy: lane.full, doorbells: lane.rung })
@@ -125,7 +131,7 @@ impl Pings {
         (self.ordered, self.done, self.asked) = (count.min(MAX_PINGS), 0, None);
     }
 
-    /// The number of the next ping, or of the one that is not answered yet.
+    /// The number of the ping that is not answered yet, or of the next ping.
     fn number(&self, run: u32) -> u64 {
         u64::from(run) << 32 | self.done as u64
     }
@@ -137,7 +143,7 @@ impl Pings {
         }
     }
 
-    /// Least, median and 99th percentile of the round trips.
+    /// The shortest round trip, the median, and the 99th percentile.
     fn percentiles(&self) -> [u64; 3] {
         let mut trips = self.trips;
         let trips = &mut trips[..self.done];
@@ -159,14 +165,14 @@ impl Peer {
         lane_before: Usage::NONE,
     };
 
-    /// Begins a run, and forgets all requests but answers.
+    /// Begins a run: drops all orders and counters. Answers and reports that are due stay.
     fn begin(&mut self, id: InstanceId) {
         (self.ordered, self.sent, self.next, self.waiting) = (0, 0, None, false);
         self.pings.begin(0);
         (self.slot, self.lane_before) = (Usage::NONE, Usage::of_lane(id));
     }
 
-    /// Drops what is not sent yet. What was sent stays counted.
+    /// Drops all that is not sent yet. The counters stay.
     fn drop_all(&mut self) {
         (self.ordered, self.waiting, self.pong, self.asked) = (self.sent, false, None, 0);
         (self.pings.ordered, self.pings.asked) = (self.pings.done as u64, None);
@@ -178,7 +184,7 @@ impl Peer {
 }
 
 impl Requests {
-    /// Begins as `me`, without any request. The others in the table become known.
+    /// Begins without requests, in run 0. `me` is this kernel's id.
     pub fn begin(&mut self, me: InstanceId) {
         self.me = me;
         self.begin_run(0);
@@ -191,7 +197,7 @@ impl Requests {
         }
     }
 
-    /// Handles added and removed instances.
+    /// Follows the directory, and handles added and removed instances.
     pub fn look_around(&mut self, peers: &mut Peers) {
         peers.follow(|id, change| {
             let peer = self.peer(id);
@@ -204,7 +210,7 @@ impl Requests {
         });
     }
 
-    /// Does what is possible now. Returns true if there is nothing more to do before an interrupt.
+    /// Does all work that is possible now. Returns true if there is no more work before the next interrupt.
     pub fn turn(&mut self, peers: &mut Peers) -> bool {
         self.read_inbox(peers);
         (self.moved, self.blocked) = (false, false);
@@ -238,7 +244,8 @@ impl Requests {
             }
             let Some((id, news)) = news else { return };
             if news.stream != 0 || news.pings.is_some() {
-                // The sender of the order knows the present directory, so it is read before the order is used.
+                // The sender of the order has read the present directory. So this kernel reads it, too, before it carries out the
+                // order.
                 self.look_around(peers);
             }
             self.take(id, &news);
@@ -260,9 +267,9 @@ impl Requests {
         peer.waiting &= !news.space;
     }
 
-    /// The requests to `id`.
+    /// The entry of `id`.
     fn peer(&mut self, id: InstanceId) -> &mut Peer {
-        // All ids that come here are below `MAX_INSTANCES`.
+        // All callers pass ids below `MAX_INSTANCES`.
         &mut self.peers[id.index()]
     }
 
@@ -316,7 +323,7 @@ impl Requests {
         }
     }
 
-    /// Pings `id`, if it is time.
+    /// Sends a ping to `id` if one is due.
     fn ping(&mut self, id: InstanceId) {
         let (me, run, now) = (self.me, self.run, clock::now());
         let pings = &self.peer(id).pings;
@@ -348,14 +355,14 @@ impl Requests {
             }
             Outcome::Full => {}
             Outcome::Refused(e) => {
-                log!("kernel {} cannot be sent to: {e:?}", id.get());
+                log!("sending to kernel {} fails: {e:?}", id.get());
                 peer.drop_all();
             }
         }
         matches!(outcome, Outcome::Sent)
     }
 
-    /// Sends some of the stream to `id`: a burst into a lane, one message into a slot.
+    /// Sends a part of the stream to `id`: up to [`BURST`] messages into a lane, or one message into a slot.
     fn stream(&mut self, id: InstanceId) {
         let peer = self.peer(id);
         if !peer.streams() || peer.waiting {
@@ -391,7 +398,7 @@ impl Requests {
         }
         if self.peer(id).sent != before {
             self.moved = true;
-            // If the doorbell failed, the receiver finds the message when it looks.
+            // If the doorbell fails, the receiver finds the messages in its next drain.
             let _ = SERVER.flush(id);
         }
         match outcome {
@@ -408,8 +415,8 @@ impl Requests {
         }
     }
 
-    /// Asks for an event when the lane to `id` has space for so many bytes. If there is no such lane, it is looked for
-    /// again and again.
+    /// Asks for an event when the lane to `id` has space for `len` bytes. If there is no such lane, the next turns try to
+    /// send again.
     fn wait_for_space(&mut self, id: InstanceId, len: usize) {
         match SERVER.want_space(id, len) {
             Ok(true) => self.moved = true,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This kernel's second CPU, while it has one. It takes doorbells and runs deferred work, nothing else.
+//! The code of this kernel's second CPU, while it has one. That CPU only takes doorbells and runs deferred work.
 
 use crate::arch::{self, interrupts};
 use crate::machine;
@@ -7,18 +7,19 @@ use crate::platform::Kernel;
 use core::hint::spin_loop;
 use mk_ipi_abi::PhysCpuId;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
-/// The second CPU is not here.
+
+/// State: the kernel has no second CPU.
 const OFF: u32 = 0;
-/// It is here, and ready for doorbells.
+/// State: the second CPU runs and accepts doorbells.
 const ON: u32 = 1;
-/// It was told to leave.
+/// State: the second CPU was told to leave the kernel.
 const LEAVING: u32 = 2;
 
-/// Turns with interrupts on, in which a CPU that leaves takes what is pending.
+/// How long a CPU that leaves keeps interrupts on to take pending doorbells, in turns of a loop.
 const LAST_TURNS: u32 = 1000;
 
 static STATE: AtomicU32 = AtomicU32::new(OFF);
-/// The second CPU's physical id, which it writes before it is on.
+/// The second CPU's physical id. The CPU writes it before it sets the state `ON`.
 static CPU: AtomicU64 = AtomicU64::new(0);
 
 /// The second CPU's physical id.
@@ -26,28 +27,27 @@ pub fn physical_id() -> PhysCpuId {
     PhysCpuId(CPU.load(Ordering::Relaxed))
 }
 
-/// Where a second CPU enters this image.
+/// The address at which a second CPU enters this image.
 pub fn entry() -> u64 {
-    arch::second_entry()
-        .unwrap_or_else(|| fatal!("no second CPU can enter this kernel: not on this architecture"))
+    arch::second_entry().unwrap_or_else(|| fatal!("no second CPU can enter a kernel on this architecture"))
 }
 
-/// Returns whether the second CPU is here and ready for doorbells.
+/// Returns whether the second CPU runs and accepts doorbells.
 pub fn is_on() -> bool {
     STATE.load(Ordering::Acquire) == ON
 }
 
-/// Returns whether the second CPU has left. It then does not access this kernel any more.
+/// Returns whether the second CPU has left the kernel. From then on it does not access the kernel's memory.
 pub fn is_off() -> bool {
     STATE.load(Ordering::Acquire) == OFF
 }
 
-/// Tells the second CPU, which is on, to leave. It finds out at its next tick.
+/// Tells the second CPU, which must be on, to leave. The CPU reads this at its next interrupt, such as the tick.
 pub fn leave() {
     STATE.store(LEAVING, Ordering::Release);
 }
 
-/// The second CPU's entry calls this on its own stack, with interrupts off.
+/// second.s calls this on the second CPU's own stack, with interrupts off.
 #[no_mangle]
 extern "C" fn second_main() -> ! {
     let kernel = Kernel;
@@ -62,7 +62,7 @@ extern "C" fn second_main() -> ! {
         interrupts::enable_and_wait();
         interrupts::disable();
     }
-    // No kernel rings this CPU any more. Doorbells that have come so far are taken now.
+    // All kernels now send their doorbells to another CPU. This CPU takes the doorbells that are still pending here.
     interrupts::enable();
     for _ in 0..LAST_TURNS {
         spin_loop();

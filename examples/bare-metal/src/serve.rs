@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.run=serve`: a kernel whose host is not a kernel of this program, and that does what messages tell it
-//! (order.rs).
+//! `mk_ipi.run=serve`: a kernel whose host is of another kind, such as Linux. It does what the host's messages say (order.rs).
 //!
-//! It is a guest: the machine, its memory and its serial lines belong to the host. It uses what its command line and
-//! its start info give it. When it fails, or is told to stop, it stops only itself.
+//! The machine, its memory and its serial lines belong to the host. The kernel uses only what its command line and its start
+//! info name. If it fails, or is told to stop, it stops only itself.
 
 use crate::arch::interrupts;
 use crate::console;
@@ -25,29 +24,29 @@ use mk_ipi_core::directory::Directory;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Followed, JoinError};
 
-/// True once the host has told this kernel to stop.
+/// True after the host has told this kernel to stop.
 static STOP: AtomicBool = AtomicBool::new(false);
-/// This kernel's end of every link. It has one CPU; its host may have any number.
+/// This kernel's endpoint. This kernel has one CPU; its host can have any number.
 pub static SERVER: End<1> = Endpoint::new(Kernel);
 
-/// The ids of all kernels that a kernel that serves can know.
+/// The ids below [`MAX_INSTANCES`]: those of the kernels that a kernel that serves can know.
 pub fn ids() -> impl Iterator<Item = InstanceId> {
     (0..MAX_INSTANCES as u8).map(InstanceId::new)
 }
 
-/// Serves until the host says stop. Interrupts are set up, but off.
+/// Serves until the host tells this kernel to stop. Interrupts are set up, but off.
 pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     Kernel.controller().ignore_strays();
     inbox::register();
     net::register();
     let directory = spawned::directory(cmdline);
-    // A kernel that is left out here is looked for again when the directory has changed.
+    // A kernel that cannot be added now is tried again when the directory has changed.
     let (me, kernels) = spawned::join(&SERVER, directory, shared, |_, _| ());
     if me.index() >= MAX_INSTANCES {
-        fatal!("instance {} is beyond the {MAX_INSTANCES} that are known here", me.get());
+        fatal!("instance id {} is too large: the largest is {}", me.get(), MAX_INSTANCES - 1);
     }
     if SERVER.instance(InstanceId::HOST).is_err() {
-        fatal!("the host is not listed, or cannot be added");
+        fatal!("the directory does not list the host, or the host cannot be added");
     }
     play::introduce(SERVER.identity());
     log!("image at {:#x}, {}, {kernels} kernels known, serving", own::image().start().0, options.mode);
@@ -81,62 +80,64 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
             Kernel.sleep(runs);
         }
     }
-    log!("stopping, as told; {:?}", SERVER.stats());
+    log!("the host told this kernel to stop; {:?}", SERVER.stats());
     interrupts::disable();
-    // This is the last thing it does: once the host sees it, it may take the CPU and the memory away.
+    // `goodbye` must be the last call. After the host has seen it, the host can take the CPU and the memory away.
     SERVER.goodbye();
     machine::halt()
 }
 
-/// Stops this kernel, which cannot go on and has said why.
+/// Stops this kernel after an error, which the caller has reported.
 pub fn give_up(how: Exit) -> ! {
     interrupts::disable();
-    // After an exception nothing can be relied upon. Then the heartbeat ends by itself.
+    // After an exception this kernel's state may be wrong, so `goodbye` is not called. The host notices that the heartbeat
+    // has ended.
     if !matches!(how, Exit::Exception) {
         SERVER.goodbye();
     }
     machine::halt()
 }
 
-/// The host has set the stop word. This runs in an interrupt, so the main program acts on it.
+/// Called when the host has set the stop word. This can run in an interrupt, so it only sets a flag, which the main program
+/// reads.
 pub fn on_stop() {
     STOP.store(true, Ordering::Relaxed);
 }
 
-/// The life of `id` that the directory lists, if it lists one.
+/// The incarnation of `id` in the directory. `None` if the directory does not list `id`.
 pub fn listed_life(id: InstanceId) -> Option<Incarnation> {
     Kernel.directory()?.record(id).ok().map(|record| record.incarnation)
 }
 
-/// The endpoint's table, kept up to date with the directory.
+/// Keeps the endpoint's table up to date with the directory, and remembers which kernels are in it.
 pub struct Peers {
     directory: &'static Directory<'static, AtomicU64>,
-    /// The kernels that are in the table: one bit for each.
+    /// The kernels in the table: one bit for each.
     known: u64,
-    /// The kernels that could not be added, which was logged: one bit for each.
+    /// The kernels that could not be added, and for which this was logged: one bit for each.
     refused: u64,
 }
 
-/// What happened to a peer since the directory was last followed.
+/// What has changed for a peer since the directory was last followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was added.
+    /// The peer was added.
     Came,
-    /// It was taken out, because it is gone for good.
+    /// The peer was removed, because the directory does not list it any more.
     Went,
-    /// Another kernel with that id was added in its place.
+    /// The peer was removed, and another kernel with the same id was added.
     Replaced,
 }
 
 impl Peers {
-    /// The peers that are known after the join.
+    /// Begins with the peers that are in the table after the join.
     fn new(directory: &'static Directory<'static, AtomicU64>) -> Self {
         let known = ids().filter(|id| SERVER.instance(*id).is_ok()).fold(0, |bits, id| bits | bit(id));
         Self { directory, known, refused: 0 }
     }
 
-    /// Follows the directory, and calls `each` for each kernel that came or went. A kernel that is dead keeps its
-    /// place, because it may live again in its region.
+    /// Follows the directory, and calls `each` for each kernel that was added or removed. A dead kernel stays in the table,
+    /// because its next life can use its region.
     pub fn follow(&mut self, mut each: impl FnMut(InstanceId, Change)) {
         let directory = self.directory;
         let followed = SERVER.follow(directory, |id, followed| {
@@ -151,11 +152,11 @@ impl Peers {
         }
     }
 
-    /// Records what happened to `id`.
+    /// Records the change of `id`. Returns what [`follow`](Self::follow) must pass to its callback, if anything.
     fn note(&mut self, id: InstanceId, followed: Followed) -> Option<Change> {
         let (bit, had) = (bit(id), self.known & bit(id) != 0);
         let change = match followed {
-            // It has another life in the same region, or is rung elsewhere: its streams go on.
+            // The peer has a new life in the same region, or its doorbell has moved. Its streams continue.
             Followed::Changed | Followed::TakenForDead => return None,
             Followed::Added if had => Some(Change::Replaced),
             Followed::Added => Some(Change::Came),
@@ -165,7 +166,7 @@ impl Peers {
                     log!("kernel {} cannot be added: {e:?}", id.get());
                 }
                 self.refused |= bit;
-                // An invalid entry removes no kernel.
+                // If only the directory entry is invalid, the kernel stays in the table.
                 (had && SERVER.instance(id).is_err()).then_some(Change::Went)
             }
         };
@@ -182,7 +183,7 @@ impl Peers {
     }
 }
 
-/// The bit of `id`, or 0 if it is not one of those that can be known.
+/// The bit of `id`. 0 if `id` is too large for a bit map.
 fn bit(id: InstanceId) -> u64 {
     1u64.checked_shl(id.get().into()).unwrap_or(0)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A spawned kernel: finds itself and the others by its boot parameters.
+//! The start of a spawned kernel: it finds its region and the directory by its boot parameters, and joins the other kernels.
 
 use crate::arch;
 use crate::clock::{self, SECOND};
@@ -14,13 +14,13 @@ use mk_ipi_core::directory::Directory;
 use mk_ipi_core::sync::{spin_hint, AtomicU64};
 use mk_ipi_core::JoinError;
 
-/// Takes this kernel's place in the demo. Its region is at `shared`. From then on it takes messages.
+/// Joins the demo. `shared` is the physical address of this kernel's region. When this returns, the kernel takes messages.
 pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     demo::register();
     let left_out = |id: InstanceId, e| fatal!("kernel {} cannot be added: {e:?}", id.get());
     let (me, kernels) = join(&ENDPOINT, directory(cmdline), shared, left_out);
     if me.get() != own::kernel() {
-        fatal!("the directory lists kernel {} with this region", me.get());
+        fatal!("the directory lists this region for kernel {}", me.get());
     }
     let node = Node { me: me.index(), kernels, options };
     arch::interrupts::enable();
@@ -29,7 +29,8 @@ pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     node
 }
 
-/// Reports how many of the machine's CPUs the directory gives to the host, and how many CPUs this kernel is built for.
+/// Prints a record with the number of CPUs that the directory lists for the host, and the number of CPUs for which this
+/// kernel is built.
 fn report_listed(node: &Node) {
     let found =
         arch::cpus(Kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not list the CPUs: {e:?}"));
@@ -39,14 +40,14 @@ fn report_listed(node: &Node) {
     record!("{{\"listed\":{{\"kernel\":{me},\"host_cpus\":{of_host},\"room\":{room}}}}}");
 }
 
-/// The directory that the command line names.
+/// Finds the directory at the address in the command line, and stores it.
 pub fn directory(cmdline: &[u8]) -> &'static Directory<'static, AtomicU64> {
     let found = find_directory(&Kernel, cmdline);
     ENDPOINT.platform().set_directory(found.unwrap_or_else(|e| fatal!("{e}")))
 }
 
-/// Takes this kernel's place among the others. Its region is at `shared`. Returns its id, and how many kernels there
-/// are. Calls `left_out` for each kernel that could not be added.
+/// Joins the other kernels. `shared` is the physical address of this kernel's region. Returns this kernel's id, and the number of
+/// kernels in the endpoint's table. Calls `left_out` for each kernel that could not be added.
 pub fn join<const CPUS: usize>(
     endpoint: &End<CPUS>,
     directory: &Directory<'static, AtomicU64>,
@@ -57,11 +58,12 @@ pub fn join<const CPUS: usize>(
     let kernels = loop {
         match endpoint.join_and(shared, directory, &left_out) {
             Ok(kernels) => break kernels,
-            // The host may be writing another entry. If it died while it wrote, this state never ends.
+            // The host is changing the directory. The wait is bounded, because a host that died meanwhile never finishes the
+            // change.
             Err(JoinError::Changing(_)) if clock::now().wrapping_sub(start) < SECOND => spin_hint(),
-            Err(e) => fatal!("joining the others: {e:?}"),
+            Err(e) => fatal!("cannot join the other kernels: {e:?}"),
         }
     };
-    let Some((me, _)) = endpoint.identity() else { fatal!("joined without an identity") };
+    let Some((me, _)) = endpoint.identity() else { fatal!("this kernel has no identity after joining") };
     (me, kernels)
 }

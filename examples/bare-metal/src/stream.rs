@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The stream: every kernel sends its messages to every other one, without waiting for answers.
+//! The stream: each kernel sends its messages to each other kernel, without waiting for answers.
 
 use crate::clock::{self, Watchdog};
 use crate::control::control;
@@ -17,29 +17,29 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 use mk_ipi_core::SendError;
 
-/// Messages to one receiver in a row. It is rung at most once for them.
+/// The largest number of messages that are sent to one receiver in a row. The receiver's doorbell is rung at most once for them.
 pub const BURST: usize = 32;
-/// Sweeps that find all receivers busy, before a sender sleeps (RFC v2).
+/// A sender sleeps if it found all receivers' slots occupied in more than this number of turns in a row (RFC v2).
 pub const BUSY_SWEEPS: u32 = 50;
-/// Seconds without progress after which a sender gives up.
+/// A sender ends with an error if there is no progress for this number of seconds.
 const PATIENCE: u64 = 10;
-/// Time from one look at the peers to the next.
+/// The time between two calls of `tick`, in units of the clock.
 const TICK: u64 = clock::SECOND / 200;
-/// A peer whose heartbeat stands still for this time is suspect.
+/// A peer whose heartbeat does not change for this time is suspect. In units of the clock.
 const SUSPECT_AFTER: u64 = 5 * clock::SECOND;
 
-/// How many of the last messages to one receiver are remembered by their numbers in the lane. This is far more than are
-/// sent between the receiver's rebirth and the next tick.
+/// The number of the last messages to each receiver whose numbers in the lane are kept. After a receiver has died, its next life
+/// reports a message in doubt by the number in the lane. Before the sender's next tick reads this, far fewer messages are sent.
 const RECENT: usize = 4096;
 
-/// The number that the lane to each kernel gave to each of its last messages.
+/// For each receiver, the numbers in the lane of the last [`RECENT`] messages. The index is the message's number modulo `RECENT`.
 static NUMBERS: [[AtomicU64; RECENT]; MAX_KERNELS] =
     [const { [const { AtomicU64::new(0) }; RECENT] }; MAX_KERNELS];
 
-/// One bit for each kernel whose lane has space again.
+/// The kernels whose lanes have space again: one bit for each.
 static SPACE: AtomicU64 = AtomicU64::new(0);
 
-/// Something happened to a peer.
+/// Called for each event of a peer.
 pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
     let k = peer.index();
     match event {
@@ -49,36 +49,39 @@ pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
         PeerEvent::InDoubt { number } => {
             let sent = &journal::own().sent[k];
             let Some(message) = numbered(k, sent.messages(), number) else {
-                fatal!("kernel {k} died handling {number}, which is none of our last messages")
+                fatal!("kernel {k} died while it handled message {number} of the lane, which is not a recent one")
             };
-            log!("kernel {k} died handling message {message}");
+            log!("kernel {k} died while it handled message {message}");
             sent.doubt(message);
         }
-        // The next tick follows the directory.
+        // The next tick follows the directory anyway.
         PeerEvent::ReadDirectory => {}
         PeerEvent::Quarantined(breach) => fatal!("kernel {k} broke the protocol: {breach:?}"),
-        PeerEvent::Refused(breach) => fatal!("kernel {k} says that we broke the protocol: {breach:?}"),
+        PeerEvent::Refused(breach) => {
+            fatal!("kernel {k} reports that this kernel broke the protocol: {breach:?}")
+        }
         PeerEvent::Began(life) | PeerEvent::Up(life) if life.get() == 1 => {}
         event => log!("kernel {k}: {event:?}"),
     }
 }
 
-/// The message, of the last of `messages` to kernel `k`, that has `number` in the lane.
+/// Finds a message to kernel `k` by its `number` in the lane. `messages` is the number of messages sent so far. Returns the
+/// message's sequence number. `None` if it is not one of the last [`RECENT`].
 fn numbered(k: usize, messages: u64, number: u64) -> Option<u64> {
     let mut last = messages.saturating_sub(RECENT as u64)..messages;
     last.rfind(|message| NUMBERS[k][*message as usize % RECENT].load(Ordering::Relaxed) == number)
 }
 
-/// Shows that this kernel is alive, and checks which others are.
+/// Calls `tick` periodically, by which this kernel shows that it is alive, and checks which other kernels are.
 pub struct Heart(u64);
 
 impl Heart {
-    /// A heart that begins to beat now.
+    /// Begins now. The first call of `tick` is one period later.
     pub fn new() -> Self {
         Self(clock::now())
     }
 
-    /// Beats if it is time. Returns whether it did.
+    /// Calls `tick` if a period has passed. Returns whether it did.
     pub fn beat<const CPUS: usize>(&mut self, endpoint: &End<CPUS>) -> bool {
         let now = clock::now();
         let is_time = now.wrapping_sub(self.0) > TICK;
@@ -89,7 +92,7 @@ impl Heart {
         is_time
     }
 
-    /// Beats at once.
+    /// Calls `tick` at once.
     pub fn look(&mut self) {
         self.0 = clock::now();
         ENDPOINT.tick(self.0, SUSPECT_AFTER);
@@ -100,17 +103,17 @@ impl Heart {
 pub struct Stream<'a> {
     node: &'a Node,
     journal: &'static Journal,
-    /// What has come to this kernel.
+    /// Reports how many messages have come to this kernel.
     pub progress: Progress,
     /// The next message to each other kernel.
     next: [Payload; MAX_KERNELS],
-    /// How often a slot or lane was found full.
+    /// How often each receiver's slot or lane was full.
     busy: [u64; MAX_KERNELS],
-    /// Doorbells rung by the sends (RFC v2).
+    /// The number of doorbells rung for each receiver (RFC v2).
     doorbells: [u64; MAX_KERNELS],
-    /// One bit for each kernel in whose lane this kernel waits for space.
+    /// The kernels in whose lanes this kernel waits for space: one bit for each.
     waiting: u64,
-    /// True if a receiver that has had its share may be sent one more message.
+    /// True if each receiver that already got its share of the messages (`turn_of`) may get one more.
     more: bool,
     heart: Heart,
     watchdog: Watchdog,
@@ -118,7 +121,7 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// This kernel's stream, continued from where its former life left it.
+    /// Begins this kernel's stream, or continues that of its former life.
     pub fn new(node: &'a Node) -> Self {
         let journal = journal::own();
         let payload = |k: usize| Payload::new(journal.sent[k].messages(), node.me as u32);
@@ -137,12 +140,12 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Messages sent to kernel `to`.
+    /// The number of messages sent to kernel `to`.
     pub fn sent(&self, to: usize) -> u64 {
         self.journal.sent[to].messages()
     }
 
-    /// Returns whether all was sent.
+    /// Returns whether all messages were sent.
     pub fn is_over(&self) -> bool {
         self.node.others().all(|to| self.is_over_to(to))
     }
@@ -152,19 +155,18 @@ impl<'a> Stream<'a> {
         self.sent(to) >= enough.into()
     }
 
-    /// How often kernel `to` was found full, and how often it was rung.
+    /// How often the slot or lane of kernel `to` was full, and how often its doorbell was rung.
     pub fn counts(&self, to: usize) -> (u64, u64) {
         match self.node.options.generation {
             Generation::RfcV2 => (self.busy[to], self.doorbells[to]),
             Generation::Native => match ENDPOINT.lane_stats(instance(to)) {
                 Ok(lane) => (lane.full, lane.rung),
-                Err(e) => fatal!("the lane to kernel {to}: {e:?}"),
+                Err(e) => fatal!("no counters of the lane to kernel {to}: {e:?}"),
             },
         }
     }
 
-    /// Sends until all was sent. Calls `aside` after each turn, and also goes on until `aside` returns that it has
-    /// finished.
+    /// Runs turns until all messages are sent and `aside` returns true. Calls `aside` after each turn.
     pub fn run(&mut self, mut aside: impl FnMut(&mut Self) -> bool) {
         loop {
             let runs = ENDPOINT.platform().runs();
@@ -178,7 +180,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Sends what can be sent now. Returns whether there is nothing to do before an interrupt.
+    /// Sends the messages that can be sent now. Returns true if there is no more work before the next interrupt.
     pub fn turn(&mut self) -> bool {
         let before = self.total();
         let idle = match self.node.options.generation {
@@ -216,7 +218,7 @@ impl<'a> Stream<'a> {
         }
         self.busy_sweeps = if self.total() == before { self.busy_sweeps + 1 } else { 0 };
         spin_hint();
-        // No event tells when a slot becomes free. A message, or the next tick, ends the sleep.
+        // No event reports that a slot has become free. A message, or the next tick, ends the sleep.
         let idle = self.busy_sweeps > BUSY_SWEEPS;
         if idle {
             self.busy_sweeps = 0;
@@ -240,9 +242,10 @@ impl<'a> Stream<'a> {
         idle
     }
 
-    /// How many messages to send to kernel `to` in one turn. While kernels are killed or a CPU is moved, each of these
-    /// events has its share of all numbers. After its share a receiver gets only a few messages. So there is traffic
-    /// during the last event, too, however fast the kernels are.
+    /// The number of messages to send to kernel `to` in one turn. While kernels are killed or a CPU is moved, the sequence
+    /// numbers are divided into shares: one for the time until the first kill or move, one for the time until the next, and
+    /// so on. A receiver that already got the present share gets only one message per period of `tick`. So messages remain
+    /// for the last kill or move, however fast the kernels are.
     fn turn_of(&self, to: usize) -> usize {
         let kills = self.node.options.kills.filter(|_| !self.node.is_victim(self.node.me));
         let times = self.node.options.moves.or(kills.map(|kills| kills.count));
@@ -270,7 +273,7 @@ impl<'a> Stream<'a> {
         }
         if self.sent(to) != before {
             if let Err(e) = ENDPOINT.flush(instance(to)) {
-                fatal!("ringing kernel {to}: {e:?}");
+                fatal!("ringing the doorbell of kernel {to}: {e:?}");
             }
             self.journal.sent[to].flushed();
         }
@@ -278,13 +281,13 @@ impl<'a> Stream<'a> {
             match ENDPOINT.want_space(instance(to), self.next[to].bytes().len()) {
                 Ok(true) => {}
                 Ok(false) => self.waiting |= 1 << to,
-                Err(e) => fatal!("waiting for kernel {to}: {e:?}"),
+                Err(e) => fatal!("waiting for space in the lane to kernel {to}: {e:?}"),
             }
         }
     }
 
-    /// Sends the next message to kernel `to` by `send`, which returns its number if there was room. Returns whether
-    /// there was.
+    /// Sends the next message to kernel `to` by `send`. `send` returns the message's number in the lane, or `None` if there
+    /// was no room. Returns whether the message was sent.
     fn send_next(&mut self, to: usize, send: impl FnOnce(&[u8]) -> Result<Option<u64>, SendError>) -> bool {
         let payload = &self.next[to];
         let place = &NUMBERS[to][self.sent(to) as usize % RECENT];
@@ -304,14 +307,14 @@ impl<'a> Stream<'a> {
         self.node.others().map(|to| self.sent(to)).sum()
     }
 
-    /// Fails, if this kernel was told to fail.
+    /// Causes the fault that the command line gives this kernel, if any.
     fn fail_on_order(&mut self) {
         let fault = self.node.options.fault.filter(|f| usize::from(f.kernel) == self.node.me);
         let victim = self.node.others().find(|&to| !self.is_over_to(to));
         let (Some(Fault { kind, .. }), Some(to)) = (fault, victim) else { return };
-        log!("failing, as ordered: {kind:?}");
+        log!("this kernel now has the ordered fault: {kind:?}");
         match kind {
-            // These two do not happen here, but in hand_over.rs.
+            // hand_over.rs causes these two.
             FaultKind::Keep | FaultKind::Stale => {}
             FaultKind::Hang => machine::halt(),
             FaultKind::Panic => panic!("as ordered"),

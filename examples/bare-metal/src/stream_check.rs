@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks the numbers of an endless stream: which came, which were left out, which came twice or late.
+//! Checks the sequence numbers of an endless stream: counts those that came, were skipped, came twice, or came late.
 //!
-//! Hosts outside of this crate use this file too. So it uses only `mk_ipi_abi` and mk-ipi's atomics, and does not
-//! panic.
+//! examples/linux contains this file, too. So it uses only `mk_ipi_abi` and the atomics of mk-ipi, and does not panic.
 
 use mk_ipi_abi::Incarnation;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
-/// So many numbers below the highest one are remembered, whether they came or not.
+/// For this number of sequence numbers, up to the highest one that came, it is known whether each of them came.
 const WINDOW: u64 = 64;
 
-/// The stream of one sender. The code that drains calls [`take`](Self::take), [`took_torn`](Self::took_torn) and
-/// [`began`](Self::began), one at a time. Any code may read.
+/// The check of one sender's stream. Only the code that drains calls [`take`](Self::take), [`took_torn`](Self::took_torn) and
+/// [`began`](Self::began), never two of them at the same time. Any code may call [`counts`](Self::counts).
 #[derive(Debug)]
 pub struct StreamCheck {
-    /// The sender's life, 0 before the first.
+    /// The sender's incarnation. 0 before the first one is known.
     life: AtomicU64,
-    /// The number after the highest one of this life that came.
+    /// One more than the highest sequence number of this life that came.
     next: AtomicU64,
-    /// One bit for each of the [`WINDOW`] numbers below `next`, set if it came. Bit 0 is for the highest number.
+    /// One bit for each of the [`WINDOW`] sequence numbers below `next`. It is set if that number came. Bit 0 is for `next - 1`.
     seen: AtomicU64,
     first: AtomicU64,
     received: AtomicU64,
@@ -29,27 +28,27 @@ pub struct StreamCheck {
     disordered: AtomicU64,
 }
 
-/// What was found.
+/// The results of the check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Whole messages, each counted once.
+    /// The number of intact messages, each counted once.
     pub received: u64,
-    /// Of these, the ones that former lives of the sender sent.
+    /// The number of those messages that former lives of the sender sent.
     pub former: u64,
-    /// Number of the first message that came, 0 if none did.
+    /// The sequence number of the first message that came. 0 if none came.
     pub first: u64,
-    /// Numbers that were left out and did not come later.
+    /// The number of sequence numbers that were skipped, and did not come later.
     pub lost: u64,
-    /// Torn messages.
+    /// The number of torn messages.
     pub torn: u64,
-    /// Messages that came before, or are too old to tell.
+    /// The number of messages that came again. Messages whose numbers are below the window are counted here, too.
     pub doubled: u64,
-    /// Messages that came after one with a higher number. They count as received, too.
+    /// The number of messages that came after one with a higher sequence number. `received` contains them, too.
     pub disordered: u64,
 }
 
 impl StreamCheck {
-    /// Nothing came; number 0 is expected.
+    /// The state before the first message: sequence number 0 is expected.
     #[allow(clippy::new_without_default, reason = "for a `static`")]
     pub const fn new() -> Self {
         let [life, next, seen, first, received] = [const { AtomicU64::new(0) }; 5];
@@ -57,7 +56,7 @@ impl StreamCheck {
         Self { life, next, seen, first, received, former, lost, torn, doubled, disordered }
     }
 
-    /// Notes that a whole message with this number came.
+    /// Counts an intact message with this sequence number.
     pub fn take(&self, number: u64) {
         let next = self.next.load(Ordering::Relaxed);
         if get(&self.received) == 0 {
@@ -69,7 +68,7 @@ impl StreamCheck {
         }
     }
 
-    /// Notes a message whose number is `gap` more than expected.
+    /// Counts a message whose sequence number is `gap` above the expected one.
     fn take_next(&self, number: u64, gap: u64) {
         let passed = u32::try_from(gap).ok().and_then(|gap| gap.checked_add(1));
         let seen = passed.and_then(|passed| get(&self.seen).checked_shl(passed)).unwrap_or(0);
@@ -79,7 +78,7 @@ impl StreamCheck {
         add(&self.received, 1);
     }
 
-    /// Notes a message whose number is `back` less than the highest one.
+    /// Counts a message whose sequence number is `back` below the highest one that came.
     fn take_late(&self, back: u64) {
         let bit = if back < WINDOW { 1u64 << back } else { 0 };
         let seen = get(&self.seen);
@@ -92,13 +91,12 @@ impl StreamCheck {
         add(&self.disordered, 1);
     }
 
-    /// Notes a message whose content does not match its checksum.
+    /// Counts a message with a wrong checksum.
     pub fn took_torn(&self) {
         add(&self.torn, 1);
     }
 
-    /// What comes from now on was sent in this life of the sender. If it is another life than before, it begins at
-    /// number 0.
+    /// Sets the life of the sender to which the next messages belong. If it is a new life, its sequence numbers begin at 0.
     pub fn began(&self, life: Incarnation) {
         let life = u64::from(life.get());
         if self.life.swap(life, Ordering::Relaxed) != life {
@@ -106,7 +104,7 @@ impl StreamCheck {
         }
     }
 
-    /// The sender is gone. Whatever number its next life has, it counts as another life.
+    /// Called when the sender was removed. The next life counts as a new one, even if it has the same incarnation.
     pub fn ended(&self) {
         self.life.store(0, Ordering::Relaxed);
         self.expect_anew();
@@ -118,7 +116,8 @@ impl StreamCheck {
         self.seen.store(0, Ordering::Relaxed);
     }
 
-    /// Forgets everything except the sender's life: number 0 is expected. No message may be on its way.
+    /// Sets everything except the sender's life to the initial state. Sequence number 0 is expected. No message may be on its
+    /// way.
     pub fn reset(&self) {
         let Self { life: _, next, seen, first, received, former, lost, torn, doubled, disordered } = self;
         for word in [next, seen, first, received, former, lost, torn, doubled, disordered] {
@@ -126,7 +125,7 @@ impl StreamCheck {
         }
     }
 
-    /// What was found.
+    /// The results so far.
     pub fn counts(&self) -> Counts {
         Counts {
             received: get(&self.received),
@@ -144,7 +143,7 @@ fn get(word: &AtomicU64) -> u64 {
     word.load(Ordering::Relaxed)
 }
 
-/// Only the code that drains adds, so no locked instruction is needed.
+/// Adds `n` to a counter. Only the code that drains changes counters, so the addition need not be atomic.
 fn add(word: &AtomicU64, n: u64) {
     word.store(get(word).wrapping_add(n), Ordering::Relaxed);
 }
