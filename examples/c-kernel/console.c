@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * One serial line, COM1, for all kernels. It carries whole lines: `@` and a JSON object for machines, other text for people. A
- * kernel
- * that serves has its own line, or none.
+ * Output of text. All kernels of the demo share one serial line, COM1, and a lock keeps their lines of text apart. A line that
+ * begins with `@` contains a JSON object, which xtask reads. Other lines are for people. A kernel that serves has its own serial
+ * line, or prints nothing.
  */
 #include "kernel.h"
 
 #define LINE 512
 #define COM1 0x3f8
 
-/* If the line is this kernel's own, there is no lock, and none is needed. Port 0 means no line. */
+/* The base of the UART. 0 means that this kernel prints nothing. */
 static unsigned short port = COM1;
+/* Whether no other kernel uses the UART, so that no lock is needed. */
 static int is_own;
 
 struct line {
@@ -67,7 +68,7 @@ static void put_all(struct line *line, const char *format, va_list args)
 	}
 }
 
-/* A 16550: no interrupts, 115200 baud, 8 data bits, FIFOs on and empty. */
+/* Sets the 16550 at `base` to 115200 baud and 8 data bits, with empty FIFOs and without interrupts. */
 void console_own(unsigned short base)
 {
 	static const unsigned char set_up[][2] = {
@@ -81,7 +82,7 @@ void console_own(unsigned short base)
 		out8(port + set_up[i][0], set_up[i][1]);
 }
 
-/* Bounded, because a line that takes nothing must not hang the kernel. */
+/* The wait for each byte is bounded, because a UART that takes no bytes must not hang the kernel. */
 static void send(const char *bytes, size_t size)
 {
 	int polls;
@@ -93,7 +94,11 @@ static void send(const char *bytes, size_t size)
 	}
 }
 
-/* If the holder died, takes the console from it. ASCII's CAN says that the line that it began is void. */
+/*
+ * Sends a line while this kernel holds the console's lock. If the lock is not free in time, its holder is assumed to be dead, and
+ * this kernel takes the lock. The character CAN of ASCII then tells xtask to ignore the unfinished line. If this kernel itself
+ * holds the lock, an exception interrupted it while it printed (`nested`).
+ */
 static void send_locked(const struct line *line)
 {
 	uint64_t start = now(), mine = me + 1, holder = 0;

@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The demo's traffic: a stream to every other kernel, then ping-pong with each (examples/bare-metal/src/demo.rs). */
+/* The demo: a stream to each other kernel, and after it round trips with each (examples/bare-metal/src/demo.rs). */
 #include "kernel.h"
 
+/* The steps of the demo. Each ordered pair of kernels adds one from FIRST_PAIR on. */
 enum { READY = 1, SENT = 2, RECEIVED = 3, FIRST_PAIR = 4, DONE = 1000 };
 
+/* A wait ends with an error if no kernel makes progress for this time. */
 #define PATIENCE (10 * SECOND)
+/* If no message arrives for this time, the missing messages count as lost. */
 #define LOST_AFTER (2 * SECOND)
-/* Messages that a lane may have in one turn (SPEC N-13). */
+/* The number of messages that the drain takes from a lane in one turn (SHARE in mk-ipi-core/src/native/receive.rs). */
 #define SHARE 16
 
-/* The waiting ping: sender plus one in the upper half, number in the lower. And the last pong's number plus one. */
-static uint64_t pinged, ponged;
+/* The ping that this kernel must answer: sender plus 1 in the upper half, number in the lower half. 0 if there is none. */
+static uint64_t pinged;
+/* The number of the last pong, plus 1. */
+static uint64_t ponged;
 static struct trips trips[MAX_KERNELS];
 
-/* ---- among the others ---- */
+/* ---- waiting for the other kernels ---- */
 
 static void reach(uint32_t step)
 {
@@ -74,7 +79,7 @@ static void wait_for_all(uint32_t step, void (*meanwhile)(void))
 {
 	awaited = step;
 	aside = meanwhile;
-	wait_until("not all kernels have come this far", all_there, NULL);
+	wait_until("not all kernels have reached this step", all_there, NULL);
 }
 
 /* ---- receiving ---- */
@@ -135,7 +140,7 @@ void demo_register(void)
 		fatal("the registry is full");
 }
 
-/* ---- the fairness of the drain: counts its calls that left a waiting stream without a turn ---- */
+/* ---- the fairness of the drain: counts the calls in a row that took no message from a stream with waiting messages ---- */
 
 static int watching;
 static uint64_t calls, rows[MAX_KERNELS], longest;
@@ -175,7 +180,7 @@ int drains_report(void)
 	return longest <= allowed;
 }
 
-/* ---- what came ---- */
+/* ---- the results of the streams ---- */
 
 static uint64_t received(void)
 {
@@ -197,7 +202,10 @@ static const char *generation(void)
 	return options.native ? "native" : "rfc-v2";
 }
 
-/* Waits for what is on its way, and reports what came from each kernel. Returns whether all came once, whole and in order. */
+/*
+ * Waits for messages that are on their way, and prints a record for each sender. Returns whether all messages came once, intact
+ * and in order.
+ */
 static int report_received(void)
 {
 	uint64_t total = 0, since = now(), seen = 0, before;
@@ -235,7 +243,7 @@ static int report_received(void)
 
 /* ---- round trips ---- */
 
-/* A message that must be sent, and its receiver. */
+/* A message that must be sent: its receiver, its type, and the number in its payload. */
 struct letter {
 	struct payload payload;
 	unsigned int to;
@@ -269,11 +277,11 @@ static void answer(void)
 
 	if (ping >> 32 == 0)
 		return;
-	/* There is one ping at a time: its sender waits for the answer. */
+	/* All kernels together have one ping at a time, because its sender waits for the answer. */
 	STORE(pinged, 0);
 	letter.to = (unsigned int)(ping >> 32) - 1;
 	payload_make(&letter.payload, ping & 0xffffffff, me);
-	wait_until("a ping's sender takes no answer", try_send, &letter);
+	wait_until("no room for the answer to a ping", try_send, &letter);
 }
 
 static void ping(unsigned int to)
@@ -287,13 +295,14 @@ static void ping(unsigned int to)
 
 		payload_make(&letter.payload, letter.number, me);
 		start = now();
-		wait_until("a kernel takes no ping", try_send, &letter);
+		wait_until("no room for a ping", try_send, &letter);
 		wait_until("a ping is not answered", is_answered, &letter);
 		trips_add(&trips[to], now() - start);
 		STORE(CONTROL->kernels[me].progress, now());
 	}
 }
 
+/* A pair's turn: the kernel that pings, and the step that ends the turn. */
 struct turn {
 	unsigned int from;
 	uint32_t step;
@@ -308,7 +317,7 @@ static int is_through(void *arg)
 	return LOAD(CONTROL->kernels[turn->from].step) >= turn->step;
 }
 
-/* Each ordered pair in turn: one pings, the other answers, all others sleep. */
+/* Measures round trips, for one ordered pair of kernels after the other: one pings, the other answers, the rest waits. */
 static void round_trips(void)
 {
 	struct turn turn = { .step = FIRST_PAIR };
@@ -328,7 +337,7 @@ static void round_trips(void)
 		}
 }
 
-/* ---- all of it ---- */
+/* ---- the whole demo ---- */
 
 static void report_sent(unsigned int to, uint64_t sent, uint64_t busy, uint64_t doorbells)
 {
@@ -360,7 +369,7 @@ static int run(void)
 	arrivals = received();
 	round_trips();
 	if (received() != arrivals)
-		fatal("messages of the stream came after it had ended");
+		fatal("messages came after the streams had ended");
 	for (to = 0; to < nr_kernels; to++)
 		if (to != me)
 			report_sent(to, sent[to], busy[to], doorbells[to]);

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A small bare-metal x86-64 kernel in C that talks to others through mk-ipi. It takes the place of a spawned kernel in
- * `cargo xtask demo`, or runs beside Linux in `cargo xtask linux`. The other kernels are the Rust kernels of examples/bare-metal,
- * whose
- * boot.s and kernel.ld it uses, too.
+ * A small bare-metal kernel in C for x86-64, which exchanges messages with other kernels by mk-ipi. It is a spawned kernel in
+ * `cargo xtask demo`, or runs beside Linux in `cargo xtask linux`. The other kernels are the Rust kernels of examples/bare-metal.
+ * This kernel uses their boot.s and kernel.ld, too.
  */
 #ifndef KERNEL_H
 #define KERNEL_H
@@ -14,21 +13,26 @@
 
 #define MAX_KERNELS 16
 #define MAX_MESSAGES (1u << 20)
-#define SECOND 4000000000ull /* cycles, at most */
+#define SECOND 4000000000ull /* an upper bound of the cycles of the time stamp counter in a second */
 
 /* ---- the machine (machine.c) ---- */
 
-/* How a kernel fails; it becomes the emulator's exit status (examples/bare-metal/src/machine.rs). */
+/* Why a kernel fails. The emulator's exit status is made from this value (examples/bare-metal/src/machine.rs). */
 enum failure { ERROR = 0x12, EXCEPTION = 0x14 };
 
 _Noreturn void machine_exit(unsigned char how);
 _Noreturn void machine_halt(void);
 uint64_t now(void);
-/* Opens the doorbell, with interrupts off. x2apic: 0 xAPIC mode, 1 x2APIC mode, -1 no change. Returns the mode (0 or 1). */
+/*
+ * Makes this CPU accept doorbells, and starts the tick. Interrupts must be off, and stay off. x2apic: 0 for xAPIC mode, 1 for
+ * x2APIC mode, -1 for the present mode. with_strays: whether interrupts on unknown vectors are acknowledged. Returns the
+ * mode, 0 or 1.
+ */
 int interrupts_init(int x2apic, int with_strays);
 uint64_t apic_id(void);
-/* 0, -MK_IPI_ENXIO or -MK_IPI_EAGAIN. */
+/* Checks whether a doorbell can be sent to the CPU. Returns 0 or -MK_IPI_ENXIO. */
 int apic_check(uint64_t cpu);
+/* Sends a doorbell. Returns 0, -MK_IPI_ENXIO or -MK_IPI_EAGAIN. */
 int apic_ring(uint64_t cpu, unsigned int vector);
 
 static inline void out8(unsigned short port, unsigned char value)
@@ -63,7 +67,7 @@ static inline void pause_cpu(void)
 	__asm__ volatile("pause" : : : "memory");
 }
 
-/* ---- how it was started: `hvm_start_info` and `hvm_memmap_table_entry` of the PVH boot ABI, version 1 ---- */
+/* ---- what the kernel is told at its start: `hvm_start_info`, `hvm_memmap_table_entry` of the PVH boot ABI, version 1 ---- */
 
 #define START_MAGIC 0x336ec578
 
@@ -78,7 +82,7 @@ struct memmap_entry {
 	uint32_t kind, reserved;
 };
 
-/* ---- the demo's memory map and what lies in it (examples/bare-metal/src/layout.rs, control.rs, journal.rs) ---- */
+/* ---- the demo's memory map, control area and journals (examples/bare-metal/src/layout.rs, control.rs, journal.rs) ---- */
 
 struct kernel_words {
 	uint32_t step, verdict;
@@ -86,8 +90,8 @@ struct kernel_words {
 } __attribute__((aligned(64)));
 
 struct control {
-	uint64_t console; /* the kernel that prints: its id plus 1 */
-	uint64_t killing;
+	uint64_t console; /* the lock: 0, or the number of the kernel that prints plus 1 */
+	uint64_t killing; /* not used by this kernel */
 	struct kernel_words kernels[MAX_KERNELS];
 };
 
@@ -120,19 +124,19 @@ static inline struct journal *journal_of(unsigned int k)
 	return (struct journal *)(0x1a000000ull + k * 0x400000ull);
 }
 
-/* For words that another kernel, or an interrupt, writes. */
+/* Accesses to words that another kernel or an interrupt handler also accesses. */
 #define LOAD(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
 #define STORE(word, value) __atomic_store_n(&(word), (value), __ATOMIC_RELEASE)
 
 /* ---- the console (console.c) ---- */
 
-/* From now on this kernel has its own line, the UART at `base`, or none if that is 0. */
+/* Makes this kernel print to the UART at `base`, which no other kernel uses. If `base` is 0, it prints nothing. */
 void console_own(unsigned short base);
-/* Prints a line of text, for people. Conversions: %s, %u (unsigned long), %x (unsigned long). */
+/* Prints a line of text for people. Conversions: %s; %u and %x, both for unsigned long. */
 void say(const char *format, ...);
-/* Prints a record for machines: a JSON object. */
+/* Prints a record for xtask: a JSON object. */
 void record(const char *format, ...);
-/* Says why, and gives up. */
+/* Prints an error record with this text, and calls give_up. */
 _Noreturn void fatal_as(enum failure how, const char *format, ...);
 #define fatal(...) fatal_as(ERROR, __VA_ARGS__)
 
@@ -140,42 +144,45 @@ _Noreturn void fatal_as(enum failure how, const char *format, ...);
 
 struct options {
 	int serve;
-	int x2apic; /* as for interrupts_init */
+	int x2apic; /* as the parameter of interrupts_init */
 	int native;
-	int hang; /* stop in mid-stream, to prove that the demo notices */
+	int hang; /* stop in the middle of the stream, to test that the demo detects this */
 	uint64_t messages;
 };
 
 extern struct options options;
-/* This kernel's number. A kernel that serves learns it when it joins, and has NOBODY until then. */
+/* `me` is this kernel's number. A kernel that serves learns it when it joins. Until then it is NOBODY. */
 #define NOBODY 255
 extern unsigned int me, nr_kernels;
 
-/* Ends the machine; a kernel that serves ends only itself. */
+/* Ends the machine. A kernel that serves stops only itself. */
 _Noreturn void give_up(enum failure how);
 
-/* ---- what it supplies to mk-ipi (platform.c) ---- */
+/* ---- the operations for the library, and deferred work (platform.c) ---- */
 
 extern struct mk_ipi mk;
-/* Doorbells rung. */
+/* The number of doorbells that this kernel has rung. */
 extern unsigned long rung;
 
-/* Called when the APIC is on and the console is set up. */
+/* Must be called after interrupts_init, and after the console is set up. */
 void platform_init(const struct start_info *info);
-/* How often deferred work has run. sleep_since sleeps until the next interrupt, unless it has run since runs() gave `seen`. */
+/* How often deferred work has run. */
 uint64_t runs(void);
+/* Sleeps until the next interrupt, unless deferred work has run since runs() returned `seen`. */
 void sleep_since(uint64_t seen);
-/* Does the deferred work that is due. */
+/* Runs deferred work if it is due. */
 void service(void);
-/* Called by the interrupts of machine.c, after the EOI. */
+/* The interrupt handlers of machine.c call these after the EOI. */
 void on_doorbell(void);
 void on_tick(void);
 
 /* ---- messages (payload.c, traffic.c) ---- */
 
-/* Messages to one receiver in a row. Sweeps that find all receivers busy, before a sender sleeps (RFC v2). */
+/* The largest number of messages that are sent to one receiver in a row. */
 #define BURST 32
+/* A sender sleeps if it found all slots occupied in more than this number of turns in a row (RFC v2). */
 #define BUSY_SWEEPS 50
+/* The largest number of round trips that are measured per receiver. */
 #define MAX_TRIPS 1000
 
 enum { STREAM = 0x100, PING = 0x101, PONG = 0x102 };
@@ -185,37 +192,37 @@ struct payload {
 	size_t size;
 };
 
-/* Round trips, the shortest first. */
+/* Round trips in cycles, sorted from the shortest to the longest. */
 struct trips {
 	size_t count;
 	uint64_t cycles[MAX_TRIPS];
 };
 
-/* What is known of an endless stream (examples/bare-metal/src/stream_check.rs). */
+/* The check of one sender's stream (examples/bare-metal/src/stream_check.rs). */
 struct check {
-	uint32_t life; /* the sender's life, 0 before the first */
-	uint64_t next; /* the number after the highest one of this life that came */
-	uint64_t seen; /* one bit for each of the 64 numbers below `next`; bit 0 is the highest one's */
+	uint32_t life; /* the sender's incarnation; 0 before the first one is known */
+	uint64_t next; /* one more than the highest sequence number of this life that came */
+	uint64_t seen; /* one bit for each of the 64 numbers below `next`, set if it came; bit 0 is for next - 1 */
 	uint64_t received, former, first, lost, torn, doubled, disordered;
 };
 
 void payload_init(void);
 void payload_make(struct payload *payload, uint64_t sequence, uint32_t sender);
-/* Returns whether it arrived whole. Then gives its number and sender. */
+/* Returns whether the payload is intact. If so, also returns its sequence number and sender. */
 int payload_check(const unsigned char *bytes, size_t size, uint64_t *sequence, uint32_t *sender);
-/* Returns whether it can be from that kernel: a lane proves the sender; a slot does not. */
+/* Returns whether kernel `sender` can have sent the message. In a lane only one kernel can; a slot does not tell the sender. */
 int is_from(const struct mk_ipi_message *message, uint64_t sender);
-/* Returns whether it arrived whole, and can be from the sender that it names. */
+/* Returns whether the message is intact, and can be from the sender that its payload names. */
 int message_check(const struct mk_ipi_message *message, uint64_t *number, uint32_t *sender);
-/* Returns whether a send that gave this error can succeed later. */
+/* Returns whether a send that failed with this error can succeed later. */
 int is_full(int err);
-/* Notes that a message of the stream came whole. */
+/* Counts an intact message of the stream. */
 void check_take(struct check *check, uint64_t number);
-/* What comes from now on was sent in this life of the sender. If it is another life than before, it begins at number 0. */
+/* Sets the life of the sender to which the next messages belong. If it is a new life, its sequence numbers begin at 0. */
 void check_began(struct check *check, uint32_t life);
 void trips_add(struct trips *trips, uint64_t cycles);
 uint64_t trips_at(const struct trips *trips, unsigned int percent);
-/* If it is time: shows that this kernel lives, checks which others do, and follows the directory. */
+/* If a period has passed: shows that this kernel is alive, checks which other kernels are, and follows the directory. */
 void heartbeat(mk_ipi_followed_callback_t followed);
 
 /* ---- the demo (demo.c, stream.c) ---- */
@@ -224,9 +231,9 @@ void stream_event(const struct mk_ipi_event *event);
 void stream_run(void);
 void stream_turn(void);
 void stream_counts(unsigned int to, uint64_t *busy, uint64_t *doorbells);
-/* Messages to that kernel that it may or may not have handled before it died. */
+/* The number of messages to kernel `to` that are in doubt: it died, and may have handled them or not. */
 uint64_t stream_in_doubt(unsigned int to);
-/* Does deferred work, and checks that each stream gets its turn. */
+/* Runs deferred work, and counts the streams that got no turn. */
 void drain_watched(void);
 void drains_watch(int on);
 int drains_report(void);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The CPU and the machine around it: exit device, clock, IDT, local APIC. Section numbers are of the Intel SDM, volume 3A. */
+/* The CPU and its devices: exit device, clock, IDT, local APIC. Section numbers are those of the Intel SDM, volume 3A. */
 #include "kernel.h"
 
 #define TIMER_VECTOR 0xeb
 #define SPURIOUS_VECTOR 0xef
-/* Exceptions that use boot.s's IST 1, because they can come while any stack is in use. */
+/* Vectors of exceptions that use the stack of IST 1 in boot.s, because the current stack may be invalid when they come. */
 enum { NMI = 2, DOUBLE_FAULT = 8 };
 
 #define APIC_BASE_MSR 0x1b
@@ -66,7 +66,7 @@ static void write_msr(uint32_t msr, uint64_t value)
 	__asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
 }
 
-/* boot.s maps the registers' page one to one, uncached. */
+/* boot.s maps the page of the APIC's registers one to one, uncached. */
 static volatile uint32_t *apic_register(uint32_t reg)
 {
 	return (volatile uint32_t *)((read_msr(APIC_BASE_MSR) & 0xffffff000ull) + reg);
@@ -96,7 +96,7 @@ int apic_check(uint64_t cpu)
 	return cpu < (is_x2apic ? 0xffffffffull : 0xffull) ? 0 : -MK_IPI_ENXIO;
 }
 
-/* Fixed delivery, physical destination, edge (10.6.1). All earlier stores are visible to the handler. */
+/* Sends a fixed interrupt to a physical APIC id, edge-triggered (10.6.1). The handler sees all earlier stores of this CPU. */
 int apic_ring(uint64_t cpu, unsigned int vector)
 {
 	unsigned long flags;
@@ -105,7 +105,7 @@ int apic_ring(uint64_t cpu, unsigned int vector)
 	if (apic_check(cpu))
 		return -MK_IPI_ENXIO;
 	if (is_x2apic) {
-		/* The write of the MSR does not wait for earlier stores (10.12.3). */
+		/* Without these fences the write of the MSR would not wait for earlier stores (10.12.3). */
 		__asm__ volatile("mfence; lfence" : : : "memory");
 		write_msr(0x800 + (REG_ICR_LOW >> 4), cpu << 32 | vector);
 		return 0;
@@ -127,7 +127,7 @@ void exception(const struct exception_frame *frame)
 }
 
 #ifdef __clang__
-/* The warning is about vector registers that a call does not save. This kernel does not use vector registers. */
+/* clang warns that a call in an interrupt handler can change vector registers. This kernel does not use vector registers. */
 #pragma clang diagnostic ignored "-Winterrupt-service-routine"
 #endif
 
@@ -145,20 +145,20 @@ __attribute__((interrupt)) static void tick_interrupt(struct interrupt_frame *fr
 	on_tick();
 }
 
-/* A host can take this CPU for an unused one of its own, and interrupt it together with all others. */
+/* For unknown vectors. A host can assume that this CPU is an unused one of its own, and send an interrupt to all CPUs. */
 __attribute__((interrupt)) static void stray_interrupt(struct interrupt_frame *frame)
 {
 	(void)frame;
 	apic_write(REG_EOI, 0);
 }
 
-/* For interrupts that are not acknowledged: a spurious one (10.9), and an NMI, which is meant for other CPUs (SPEC A-17). */
+/* For interrupts that need no acknowledgement: spurious ones (10.9), and NMIs, which this kernel ignores (SPEC A-17). */
 __attribute__((interrupt)) static void ignored_interrupt(struct interrupt_frame *frame)
 {
 	(void)frame;
 }
 
-/* A 64-bit interrupt gate, ring 0 (6.14.1). */
+/* Sets a 64-bit interrupt gate for ring 0 (6.14.1). */
 static void set_gate(unsigned int vector, uint64_t entry, uint64_t ist)
 {
 	idt[vector].low = (entry & 0xffff) | 0x08 << 16 | ist << 32 | 0x8e00ull << 32 | (entry >> 16 & 0xffff) << 48;
@@ -183,14 +183,14 @@ int interrupts_init(int x2apic, int with_strays)
 	set_gate(SPURIOUS_VECTOR, (uint64_t)ignored_interrupt, 0);
 	__asm__ volatile("lidt %0" : : "m"(pointer));
 	if (!(read_msr(APIC_BASE_MSR) & 1 << 11))
-		fatal("the local APIC is off");
+		fatal("the local APIC is disabled");
 	if (x2apic == 1)
 		write_msr(APIC_BASE_MSR, read_msr(APIC_BASE_MSR) | 1 << 10);
 	is_x2apic = (read_msr(APIC_BASE_MSR) >> 10) & 1;
 	if (x2apic >= 0 && is_x2apic != x2apic)
-		fatal("the local APIC is in the other mode");
+		fatal("the local APIC is not in the mode of mk_ipi.mode=");
 	apic_write(REG_SPURIOUS, 0x100 | SPURIOUS_VECTOR);
-	/* A tick every 2 ms at the emulator's 1 GHz, so that no CPU sleeps past a time-out (10.5.4). */
+	/* A periodic tick, every 2 ms if the timer has 1 GHz. It wakes a CPU that sleeps, so that it sees time-outs (10.5.4). */
 	apic_write(REG_DIVIDE, 0xb);
 	apic_write(REG_LVT_TIMER, 1 << 17 | TIMER_VECTOR);
 	apic_write(REG_INITIAL_COUNT, 2000000);

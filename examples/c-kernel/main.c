@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A spawned kernel: its start, its command line, its place among the others. */
+/* The start of this kernel: it reads its command line, and joins the other kernels. */
 #include "kernel.h"
 
 struct options options = { .x2apic = -1, .native = 1, .messages = 1000 };
@@ -13,7 +13,7 @@ void give_up(enum failure how)
 	if (!options.serve)
 		machine_exit(how);
 	__asm__ volatile("cli" : : : "memory");
-	/* After an exception nothing can be relied upon. Then the heartbeat ends by itself. */
+	/* After an exception the state may be wrong, so mk_ipi_goodbye is not called. The host sees that the heartbeat ends. */
 	if (how != EXCEPTION)
 		mk_ipi_goodbye(&mk);
 	machine_halt();
@@ -37,13 +37,13 @@ static int begins(const char *text, const char *with)
 	return !*with;
 }
 
-/* Returns whether a word of the line ends here. */
+/* Returns whether a word of the command line ends at `at`. */
 static int is_end(const char *at)
 {
 	return *at == '\0' || *at == ' ';
 }
 
-/* The value of the option `name` in `line`; the last one if there are several, NULL if there is none. */
+/* The value of the option `name` in `line`. If it occurs several times, the last one. NULL if it is absent. */
 static const char *value_of(const char *line, const char *name)
 {
 	const char *at, *value = NULL;
@@ -54,13 +54,13 @@ static const char *value_of(const char *line, const char *name)
 	return value;
 }
 
-/* Returns whether `value` is this word. */
+/* Returns whether the word at `value` is `word`. False if `value` is NULL. */
 static int is(const char *value, const char *word)
 {
 	return value && begins(value, word) && is_end(value + length(word));
 }
 
-/* The number that begins at `digits`, hexadecimal with 0x, at most `most`; 0 if there is none. */
+/* The number at `digits`, decimal or hexadecimal with 0x. 0 if it is invalid or above `most`, or if `digits` is NULL. */
 static uint64_t number(const char *digits, uint64_t most)
 {
 	uint64_t base = 10, n = 0, digit;
@@ -80,13 +80,13 @@ static uint64_t number(const char *digits, uint64_t most)
 	return n;
 }
 
-/* The kernel of the demo for which this image is linked. */
+/* The number of the demo's kernel at whose address this image is linked. */
 static unsigned int own_kernel(void)
 {
 	return (unsigned int)(((uint64_t)__image_start - 0x01000000) / 0x01000000);
 }
 
-/* In the demo the host passes on its own options, which it has checked. */
+/* In the demo, the host writes this kernel's options, and has checked them. */
 static void read_demo_options(const char *line)
 {
 	const char *run = value_of(line, "mk_ipi.run="), *generation = value_of(line, "mk_ipi.generation=");
@@ -94,21 +94,21 @@ static void read_demo_options(const char *line)
 	const char *whose = fault;
 
 	if (run && !is(run, "demo"))
-		fatal("the kernel in C can only run the demo or serve");
+		fatal("mk_ipi.run=: the kernel in C supports only demo and serve");
 	if (value_of(line, "mk_ipi.kill="))
-		fatal("the kernel in C keeps no journal of its deaths");
+		fatal("the kernel in C does not support mk_ipi.kill=");
 	while (whose && !is_end(whose) && *whose++ != ':')
 		;
 	if (fault && number(whose, MAX_KERNELS) == me) {
 		options.hang = begins(fault, "hang:");
 		if (!options.hang)
-			fatal("the kernel in C fails by hanging only");
+			fatal("mk_ipi.fault=: the kernel in C supports only hang");
 	}
 	options.native = !generation || is(generation, "native");
 	if (n)
 		options.messages = number(n, MAX_MESSAGES);
 	if (options.messages == 0)
-		fatal("bad number of messages");
+		fatal("bad mk_ipi.messages=");
 }
 
 static void read_options(const char *line)
@@ -131,25 +131,25 @@ static void read_options(const char *line)
 
 /* ---- the start ---- */
 
-/* Takes this kernel's place among the others. From then on it takes messages. */
+/* Joins the other kernels. When this returns, the kernel takes messages. */
 static void join(const char *line)
 {
 	uint64_t start = now();
 	uint32_t life;
 	int err;
 
-	/* The host may be writing another entry. If it died while it wrote, that state never ends. */
+	/* EAGAIN: the host is changing the directory. The wait is bounded, because the host may die meanwhile. */
 	do
 		err = mk_ipi_start(&mk, line, length(line));
 	while (err == -MK_IPI_EAGAIN && now() - start < SECOND);
 	if (err == 0)
-		fatal("mk_ipi_shared= is missing");
+		fatal("mk_ipi_shared= is absent: no host started this kernel");
 	if (err < 0)
 		fatal("mk_ipi_start: -%u", (unsigned long)-err);
 	nr_kernels = (unsigned int)err;
 	err = mk_ipi_identity(&mk, &life);
 	if (!options.serve && (unsigned int)err != me)
-		fatal("the directory lists kernel %u with this region", (unsigned long)err);
+		fatal("the directory lists this region for kernel %u", (unsigned long)err);
 	me = (unsigned int)err;
 	record("{\"kernel\":{\"id\":%u,\"lang\":\"c\",\"cpu\":%u,\"life\":%u}}", (unsigned long)me, apic_id(),
 	       (unsigned long)life);
@@ -162,7 +162,7 @@ void kernel_main(const struct start_info *info)
 {
 	const char *line = info->cmdline ? (const char *)info->cmdline : "";
 
-	/* Nothing tells which kernel owns the console and the machine. */
+	/* Without a start info this kernel does not know whether it may use the console or end the machine. */
 	if (info->magic != START_MAGIC || info->version == 0)
 		machine_halt();
 	read_options(line);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The content of the demo's messages: examples/bare-metal/src/payload.rs describes it. Little endian, as the CPU is. */
+/* The content of the demo's messages. examples/bare-metal/src/payload.rs describes it. All numbers are little endian. */
 #include "kernel.h"
 
+/* The length of the shortest payload, in bytes. */
 #define MIN 24
 
 static uint64_t table[256];
 
-/* CRC-64/XZ: reflected, polynomial 0x42f0e1eba9ea3693. */
+/* Fills the table for CRC-64/XZ: reflected, polynomial 0x42f0e1eba9ea3693. */
 void payload_init(void)
 {
 	uint64_t crc;
@@ -32,7 +33,7 @@ static uint64_t checksum(const unsigned char *bytes, size_t size)
 	return ~update(update(~0ull, bytes, 16), bytes + MIN, size - MIN);
 }
 
-/* splitmix64 */
+/* The pseudo-random generator splitmix64. */
 static uint64_t noise(uint64_t *state)
 {
 	uint64_t z = *state += 0x9e3779b97f4a7c15ull;

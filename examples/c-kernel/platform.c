@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What this kernel supplies to mk-ipi: its memory, its doorbell, its deferred work. */
+/* The operations that the library calls (memory, doorbell, ...), and deferred work. */
 #include "kernel.h"
 
-/* boot.s maps memory below CACHED_END. It maps the same memory a second time, read-only, from READ_ONLY on. */
+/* boot.s maps memory below CACHED_END, and a second time, read-only, at addresses that are higher by READ_ONLY. */
 #define CACHED_END (3ull << 30)
 #define READ_ONLY (1ull << 39)
-/* Kinds of memory in the start info's map. For a kernel that serves, RAM is its own; others share RESERVED with it. */
+/*
+ * Kinds of memory in the start info's memory map. For a kernel that serves, RAM is its own memory, and RESERVED is memory
+ * that the host and other kernels share with it.
+ */
 enum { RAM = 1, RESERVED = 2 };
 
 struct mk_ipi mk;
@@ -19,9 +22,9 @@ static uint64_t cpu;
 static int due, running;
 static uint64_t nr_runs;
 
-/* ---- the table of operations ---- */
+/* ---- the operations ---- */
 
-/* Only a host makes regions. */
+/* Always fails: only a host makes regions. */
 static int pool_alloc(void *ctx, int instance, uint64_t len, uint64_t *phys)
 {
 	(void)ctx, (void)instance, (void)len, (void)phys;
@@ -33,7 +36,7 @@ static void pool_free(void *ctx, int instance, uint64_t phys, uint64_t len)
 	(void)ctx, (void)instance, (void)phys, (void)len;
 }
 
-/* In the demo all memory is RAM. A host of another kind marks the others' memory as reserved. */
+/* Returns whether mk-ipi may map this memory. In the demo it must be RAM. A kernel that serves may also map reserved memory. */
 static int is_memory(uint64_t start, uint64_t len)
 {
 	unsigned int i;
@@ -62,7 +65,7 @@ static void unmap(void *ctx, void *virt, uint64_t len)
 	(void)ctx, (void)virt, (void)len;
 }
 
-/* A kernel that serves shares no pages. */
+/* Peers may share only pages in the instance pools. A kernel that serves lets them share none. */
 static int peer_may_share(void *ctx, uint64_t phys, uint64_t len)
 {
 	(void)ctx;
@@ -129,7 +132,7 @@ static void region_added(void *ctx, int instance, uint64_t phys, uint64_t len)
 static void region_removed(void *ctx, int instance, uint64_t phys, uint64_t len)
 {
 	(void)ctx, (void)len;
-	say("%x: region of instance %u gone", phys, (unsigned long)instance);
+	say("%x: region of instance %u removed", phys, (unsigned long)instance);
 }
 
 static void left_out(void *ctx, int instance, int error)
@@ -164,7 +167,7 @@ static const struct mk_ipi_ops ops = {
 	.peer_may_share = peer_may_share,
 	.doorbell_check = doorbell_check,
 	.doorbell_ring = doorbell_ring,
-	/* An NMI does nothing here, and rings no kernel. */
+	/* This kernel's NMI handler sends no messages, so this is never called from an NMI. */
 	.doorbell_ring_nmi = doorbell_ring,
 	.this_cpu_id = this_cpu_id,
 	.this_cpu_index = this_cpu_index,
@@ -194,7 +197,10 @@ void platform_init(const struct start_info *info)
 
 /* ---- deferred work ---- */
 
-/* Called with interrupts off; they are on while it runs. It does a few runs in a row, to ring waiting senders less often. */
+/*
+ * Runs deferred work while it is due, at most four times. The caller has turned interrupts off; they are on while the work runs.
+ * Several runs in a row ring waiting senders less often than single ones.
+ */
 static void run_due(void)
 {
 	int runs;
@@ -215,7 +221,7 @@ static void run_due(void)
 	running = 0;
 }
 
-/* In a kernel that serves, the main program does all deferred work, so no handler interrupts it. */
+/* In a kernel that serves, only the main program runs deferred work. So no message handler interrupts the main program. */
 void on_doorbell(void)
 {
 	mk_ipi_interrupt(&mk);

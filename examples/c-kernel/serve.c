@@ -1,33 +1,37 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * `mk_ipi.run=serve`: a kernel whose host is of another kind, such as Linux. It does what messages tell it
- * (examples/bare-metal/src/order.rs). It is a guest: the machine belongs to the host. If it stops or fails, it ends only itself.
+ * `mk_ipi.run=serve`: a kernel whose host is of another kind, such as Linux. It does what the host's messages say
+ * (examples/bare-metal/src/order.rs). The machine belongs to the host. If this kernel fails, or is told to stop, it stops only
+ * itself.
  *
- * Only the main program runs this code: handlers run between two turns, and it shares only `stopping` with interrupts.
- * Nothing here waits. What cannot be sent now is tried again in the next turn.
+ * Only the main program runs this code. It also runs the message handlers, between two turns. Interrupts access only `stopping`.
+ * No code here waits. A message that cannot be sent now is tried again in the next turn.
  */
 #include "kernel.h"
 
+/* This kernel knows only instances with ids below this number. */
 #define MAX_INSTANCES 64
-/* A ping that is not answered for this time is sent again, because its receiver may have died. */
+/* A ping is sent again if it is not answered within this time, because its receiver may have died. */
 #define PING_AGAIN (2 * SECOND)
 
 enum { ORDER = 0x110, QUERY = 0x111, REPORT = 0x112, RESET = 0x113 };
 enum { ORDER_STREAM = 1, ORDER_PINGS = 2 };
 
-/* What must be done for another kernel, and what came from it. */
+/* What must be sent to another kernel, and what came from it. */
 struct peer {
-	/* Stream: ordered since the directory was last followed; ordered in all; sent, which is also the next message's number. */
-	uint64_t new_stream, ordered, sent;
-	/* Pings: the length of a new series plus 1; the length of the present series; when the unanswered ping was sent. */
-	uint64_t new_pings, pings, pinged_at;
+	uint64_t new_stream; /* stream messages of new orders, for which the directory must be followed first */
+	uint64_t ordered;    /* stream messages of all other orders of this run */
+	uint64_t sent;	     /* stream messages that were sent; also the number of the next one */
+	uint64_t new_pings;  /* length of a new series of pings plus 1, for which the directory must be followed first */
+	uint64_t pings;	     /* length of the present series of pings */
+	uint64_t pinged_at;  /* time at which the unanswered ping was last sent; 0 if there is none */
 	struct trips trips;
-	uint64_t pong;	/* number of a ping that must be answered, plus 1 */
-	uint64_t asked; /* instances about which reports are due: one bit for each */
-	int waiting;	/* its lane is full, and an event tells when it is not */
-	int is_slot;	/* it speaks RFC v2 */
-	uint64_t busy, rung;		 /* how its slot was used */
-	struct mk_ipi_lane_stats before; /* what its lane had counted before this run */
+	uint64_t pong;	/* the number of a ping that must be answered, plus 1; 0 if there is none */
+	uint64_t asked; /* the instances about which this kernel asked for a report: one bit for each */
+	int waiting;	/* whether its lane is full; an event reports when it has space */
+	int is_slot;	/* whether its layout is RFC v2 */
+	uint64_t busy, rung;		 /* how often its slot was occupied, and its doorbell was rung */
+	struct mk_ipi_lane_stats before; /* the counters of its lane when this run began */
 	struct check came;
 	uint64_t in_doubt;
 };
@@ -35,8 +39,10 @@ struct peer {
 static struct peer peers[MAX_INSTANCES];
 static uint64_t run, torn;
 static int new_orders, stopping;
-/* In this turn: something was sent; a slot was occupied, and no event tells when it becomes free. */
-static int moved, blocked;
+/* Whether a message was sent in this turn, or can be sent at once. */
+static int moved;
+/* Whether a slot was occupied in this turn. No event reports that it has become free. */
+static int blocked;
 
 static struct peer *peer_of(uint64_t id)
 {
@@ -53,9 +59,9 @@ static uint64_t add(uint64_t a, uint64_t b)
 	return a > UINT64_MAX - b ? UINT64_MAX : a + b;
 }
 
-/* ---- what changes for a peer ---- */
+/* ---- changes of a peer ---- */
 
-/* The lane's counters; zeros if there is no lane. */
+/* The counters of the lane to the peer. Zeros if there is no lane. */
 static struct mk_ipi_lane_stats lane_of(const struct peer *peer)
 {
 	struct mk_ipi_lane_stats lane = { 0 };
@@ -64,7 +70,7 @@ static struct mk_ipi_lane_stats lane_of(const struct peer *peer)
 	return lane;
 }
 
-/* Called when the peer came, or went, or was there at the start. */
+/* Reads the layout and the lane's counters of a peer. Called at the start, and when the peer is added or removed. */
 static void meet(struct peer *peer)
 {
 	struct mk_ipi_instance_info info = { 0 };
@@ -74,7 +80,7 @@ static void meet(struct peer *peer)
 	peer->before = lane_of(peer);
 }
 
-/* Drops what is not sent yet. What was sent stays counted. */
+/* Drops all that is not sent yet to the peer. The counters stay. */
 static void drop(struct peer *peer)
 {
 	peer->ordered = peer->sent;
@@ -83,7 +89,7 @@ static void drop(struct peer *peer)
 	peer->waiting = 0;
 }
 
-/* A dead kernel keeps its place, because it may live again in its region. */
+/* Called for each change in the directory. A dead kernel is not removed, because its next life can use its region. */
 static void followed(int id, uint32_t what, int error, void *ctx)
 {
 	struct peer *peer = peer_of((uint64_t)id);
@@ -96,7 +102,7 @@ static void followed(int id, uint32_t what, int error, void *ctx)
 	meet(peer);
 	if (what == MK_IPI_FOLLOWED_REMOVED) {
 		drop(peer);
-		/* Whatever number its next life has, it counts as another life. */
+		/* The next life counts as a new one, even if it has the same incarnation. */
 		check_began(&peer->came, 0);
 	}
 }
@@ -110,7 +116,7 @@ void serve_event(const struct mk_ipi_event *event)
 	struct peer *peer = peer_of((uint64_t)event->peer);
 
 	if (peer) {
-		/* After any event the lane may have space. */
+		/* Any event can mean that the lane has space again. */
 		peer->waiting = 0;
 		if (event->kind == MK_IPI_EVENT_BEGAN)
 			check_began(&peer->came, event->incarnation);
@@ -121,9 +127,9 @@ void serve_event(const struct mk_ipi_event *event)
 		    names[event->kind < sizeof(names) / sizeof(names[0]) ? event->kind : 0]);
 }
 
-/* ---- messages that come ---- */
+/* ---- received messages ---- */
 
-/* The words of a payload that has exactly this many; otherwise NULL. */
+/* The payload as words of 64 bits. NULL if it does not have `count` words. */
 static const uint64_t *words_of(const struct mk_ipi_message *message, size_t count)
 {
 	return message->size == 8 * count ? message->payload : NULL;
@@ -145,13 +151,13 @@ static void on_stream(const struct mk_ipi_message *message, void *ctx)
 	peer = peer_of(sender);
 	if (!peer)
 		return;
-	/* RFC v2 does not announce a new life; the directory lists it before it begins. */
+	/* RFC v2 does not report a new life of the sender. The directory lists the new life before it sends. */
 	if (number == 0 && message->sender < 0 && mk_ipi_get_instance(&mk, (int)sender, &info) == 0)
 		check_began(&peer->came, info.incarnation);
 	check_take(&peer->came, number);
 }
 
-/* A torn ping is not answered: its sender pings again. */
+/* A torn ping is not answered, so its sender pings again. */
 static void on_ping(const struct mk_ipi_message *message, void *ctx)
 {
 	uint64_t number;
@@ -162,7 +168,7 @@ static void on_ping(const struct mk_ipi_message *message, void *ctx)
 		peer_of(sender)->pong = number + 1;
 }
 
-/* The number of the next ping, or of the unanswered one. */
+/* The number of the ping that is not answered yet, or of the next ping. */
 static uint64_t ping_number(const struct peer *peer)
 {
 	return run << 32 | peer->trips.count;
@@ -182,7 +188,7 @@ static void on_pong(const struct mk_ipi_message *message, void *ctx)
 	peer->pinged_at = 0;
 }
 
-/* Questions, and pings from others, belong to no run, so they stay. */
+/* Queries, and pings of other kernels, do not belong to a run, so they stay. */
 static void on_reset(const struct mk_ipi_message *message, void *ctx)
 {
 	const uint64_t *words = words_of(message, 1);
@@ -212,9 +218,9 @@ static void on_order(const struct mk_ipi_message *message, void *ctx)
 	(void)ctx;
 	if (!to)
 		return;
-	/* In run 0 no order is obeyed. */
+	/* In run 0 all orders are ignored. */
 	if (run == 0 || words[3] != run) {
-		say("an order of run %u comes too early or too late", words[3]);
+		say("an order for run %u is ignored: this is another run", words[3]);
 		return;
 	}
 	if (words[0] == ORDER_STREAM)
@@ -250,9 +256,9 @@ void serve_register(void)
 			fatal("the registry is full");
 }
 
-/* ---- what is sent ---- */
+/* ---- sending ---- */
 
-/* Sends by `call`, if that is possible now. Returns 0 or the error. Drops all for a peer that takes nothing any more. */
+/* Sends a message by `call`. Returns 0 or the error. If sending to this peer cannot succeed later, drops all for this peer. */
 static int put(struct peer *to, uint32_t type, const void *bytes, size_t size, __typeof__(mk_ipi_send) *call)
 {
 	unsigned long before = rung;
@@ -260,7 +266,7 @@ static int put(struct peer *to, uint32_t type, const void *bytes, size_t size, _
 
 	to->rung += to->is_slot ? rung - before : 0;
 	switch (err) {
-	case 0: /* a peer that could not be rung finds it when it looks by itself */
+	case 0: /* if only the doorbell failed, the peer finds the message in its next drain */
 		moved = 1;
 		return 0;
 	case -MK_IPI_EBUSY:
@@ -269,12 +275,12 @@ static int put(struct peer *to, uint32_t type, const void *bytes, size_t size, _
 		return err;
 	case -MK_IPI_ENOSPC:
 	case -MK_IPI_EAGAIN:
-	case -MK_IPI_EINVAL: /* it is not there yet, or not any more: the directory says which */
+	case -MK_IPI_EINVAL: /* the peer has not started yet, or was removed: followed() learns which */
 	case -MK_IPI_ESTALE:
 	case -MK_IPI_ENODEV:
 		return err;
 	default:
-		say("kernel %u cannot be sent to: -%u", (unsigned long)id_of(to), (unsigned long)-err);
+		say("sending to kernel %u fails: -%u", (unsigned long)id_of(to), (unsigned long)-err);
 		drop(to);
 		return err;
 	}
@@ -324,7 +330,7 @@ static void ping(struct peer *to)
 		to->pinged_at = start;
 }
 
-/* Sends some of the stream: a burst into a lane, one message into a slot. */
+/* Sends a part of the stream: up to BURST messages into a lane, or one message into a slot. */
 static void stream(struct peer *to)
 {
 	struct payload payload;
@@ -345,9 +351,12 @@ static void stream(struct peer *to)
 	}
 }
 
-/* ---- all of it ---- */
+/* ---- the main loop ---- */
 
-/* The sender of an order knew the present directory, so it is read first: the order must not go to a former instance. */
+/*
+ * Carries out new orders. Their sender has read the present directory. So this kernel first reads it, too: otherwise it could
+ * send to a former instance with the receiver's id.
+ */
 static void take_orders(void)
 {
 	struct peer *to;
@@ -364,7 +373,7 @@ static void take_orders(void)
 	new_orders = 0;
 }
 
-/* Does what can be done now. Returns whether there is nothing to do before an interrupt. */
+/* Does all work that is possible now. Returns true if there is no more work before the next interrupt. */
 static int turn(void)
 {
 	static unsigned int sweeps;
@@ -391,7 +400,7 @@ static int turn(void)
 	return 1;
 }
 
-/* This can run in an interrupt, so the main program acts on it. */
+/* Called when the host has set the stop word, possibly in an interrupt. So it only sets a flag, which the main program reads. */
 void serve_stop(void)
 {
 	STORE(stopping, 1);
@@ -404,9 +413,9 @@ void serve_run(void)
 	uint64_t seen;
 
 	if (me >= MAX_INSTANCES)
-		fatal("instance %u is beyond the %u that are known here", (unsigned long)me, (unsigned long)MAX_INSTANCES);
+		fatal("instance id %u is too large: the largest is %u", (unsigned long)me, MAX_INSTANCES - 1ul);
 	if (mk_ipi_get_instance(&mk, 0, &host))
-		fatal("the host is not listed, or cannot be added");
+		fatal("the directory does not list the host, or the host cannot be added");
 	for (peer = peers; peer < peers + MAX_INSTANCES; peer++)
 		meet(peer);
 	while (!LOAD(stopping)) {
@@ -417,9 +426,9 @@ void serve_run(void)
 		else
 			service();
 	}
-	say("stopping, as told");
+	say("the host told this kernel to stop");
 	__asm__ volatile("cli" : : : "memory");
-	/* This is the last thing it does: once the host sees it, it may take the CPU and the memory away. */
+	/* mk_ipi_goodbye must be the last call. After the host has seen it, the host can take the CPU and the memory away. */
 	mk_ipi_goodbye(&mk);
 	machine_halt();
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The stream: this kernel sends its messages to every other one, without waiting for answers. */
+/* The stream: this kernel sends its messages to each other kernel, without waiting for answers. */
 #include "kernel.h"
 
+/* The stream ends with an error if there is no progress for this time. */
 #define PATIENCE (10 * SECOND)
 
 static struct payload next[MAX_KERNELS];
 static uint64_t busy[MAX_KERNELS], doorbells[MAX_KERNELS], in_doubt[MAX_KERNELS];
-/* One bit for each kernel in whose lane this one waits for space; and one for each whose lane has space again. */
-static uint64_t waiting, space;
+/* The kernels in whose lanes this kernel waits for space: one bit for each. */
+static uint64_t waiting;
+/* The kernels whose lanes have space again: one bit for each. */
+static uint64_t space;
 static uint64_t told_at, last_moved, last_moved_at;
 static unsigned int busy_sweeps;
 
@@ -18,13 +21,13 @@ void stream_event(const struct mk_ipi_event *event)
 		__atomic_fetch_or(&space, 1ull << event->peer, __ATOMIC_RELAXED);
 		break;
 	case MK_IPI_EVENT_IN_DOUBT:
-		say("kernel %u died handling %u", (unsigned long)event->peer, event->number);
+		say("kernel %u died while it handled message %u of the lane", (unsigned long)event->peer, event->number);
 		in_doubt[event->peer]++;
 		break;
 	case MK_IPI_EVENT_QUARANTINED:
 		fatal("kernel %u broke the protocol: %u", (unsigned long)event->peer, (unsigned long)event->breach);
 	case MK_IPI_EVENT_REFUSED:
-		fatal("kernel %u says that we broke the protocol: %u", (unsigned long)event->peer,
+		fatal("kernel %u reports that this kernel broke the protocol: %u", (unsigned long)event->peer,
 		      (unsigned long)event->breach);
 	case MK_IPI_EVENT_SUSPECT:
 		say("kernel %u is suspect", (unsigned long)event->peer);
@@ -64,7 +67,7 @@ static uint64_t total_sent(void)
 	return sum;
 }
 
-/* Notes the result of sending the next message. Returns whether it was sent. */
+/* Records the result of sending the next message. Returns whether it was sent. */
 static int note(unsigned int to, int err)
 {
 	struct sent_to *journal = &journal_of(me)->sent[to];
@@ -96,7 +99,7 @@ static int turn_rfc_v2(void)
 		}
 	busy_sweeps = total_sent() == before ? busy_sweeps + 1 : 0;
 	pause_cpu();
-	/* No event tells when a slot becomes free. A message, or the next tick, ends the sleep. */
+	/* No event reports that a slot has become free. A message, or the next tick, ends the sleep. */
 	idle = busy_sweeps > BUSY_SWEEPS;
 	if (idle)
 		busy_sweeps = 0;
@@ -114,14 +117,14 @@ static void burst(unsigned int to)
 	if (sent_to(to) != before) {
 		err = mk_ipi_flush(&mk, (int)to);
 		if (err)
-			fatal("ringing kernel %u: -%u", (unsigned long)to, (unsigned long)-err);
+			fatal("ringing the doorbell of kernel %u: -%u", (unsigned long)to, (unsigned long)-err);
 		STORE(journal->flushed, journal->ended);
 	}
 	if (!full)
 		return;
 	err = mk_ipi_want_space(&mk, (int)to, next[to].size);
 	if (err < 0)
-		fatal("waiting for kernel %u: -%u", (unsigned long)to, (unsigned long)-err);
+		fatal("waiting for space in the lane to kernel %u: -%u", (unsigned long)to, (unsigned long)-err);
 	if (err == 0)
 		waiting |= 1ull << to;
 }
@@ -143,7 +146,7 @@ static int turn_native(void)
 	return idle;
 }
 
-/* Reports how much has come, at every twentieth part. Returns a number that changes with every arrival. */
+/* Prints a report after each twentieth part of the messages to this kernel. Returns a number that grows with every message. */
 static uint64_t progress(void)
 {
 	uint64_t total = options.messages * (nr_kernels - 1), done = 0, arrivals = LOAD(journal_of(me)->torn);
@@ -162,14 +165,14 @@ static uint64_t progress(void)
 	return done + arrivals;
 }
 
-/* Sends what can be sent now. Returns whether there is nothing to do before an interrupt. */
+/* Sends the messages that can be sent now. Returns true if there is no more work before the next interrupt. */
 static int turn(void)
 {
 	int idle = options.native ? turn_native() : turn_rfc_v2();
 	uint64_t moved;
 
 	if (options.hang && total_sent() > options.messages / 2) {
-		say("failing, as ordered: hang");
+		say("this kernel now has the ordered fault: hang");
 		machine_halt();
 	}
 	heartbeat(NULL);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Code that the demo and a kernel that serves share: heartbeat, checked messages, round trips. */
+/* Code that both the demo and a kernel that serves use: heartbeat, checks of messages, round trips. */
 #include "kernel.h"
 
-/* The time between two looks at the peers. A peer whose heartbeat stands still for SUSPECT_AFTER is suspect. */
+/* The time between two calls of mk_ipi_tick. */
 #define TICK (SECOND / 200)
+/* A peer whose heartbeat does not change for this time is suspect. */
 #define SUSPECT_AFTER (5 * SECOND)
 
 void heartbeat(mk_ipi_followed_callback_t followed)
@@ -13,7 +14,7 @@ void heartbeat(mk_ipi_followed_callback_t followed)
 	if (now() - last > TICK) {
 		last = now();
 		mk_ipi_tick(&mk, last, SUSPECT_AFTER);
-		/* What cannot be done now is done at the next beat. */
+		/* Errors are ignored, because the next call tries again. */
 		mk_ipi_follow(&mk, followed, NULL);
 	}
 }
