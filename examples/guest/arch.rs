@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The same names as in the folder `arch` of examples/bare-metal, implemented by the guest's own machine layer.
+//! The items of examples/bare-metal/src/arch/mod.rs that the demo and the suite need, for a guest. A guest is a kernel whose
+//! own code drives the machine, such as examples/guest-axplat.
 
 #[path = "../bare-metal/src/arch/x86_64/acpi_tables.rs"]
 pub mod acpi_tables;
@@ -24,49 +25,48 @@ pub use crate::mk_ipi::{DOORBELL, SPARE_VECTOR};
 
 use mk_ipi_abi::{PhysRange, Vector};
 
-/// Where memory begins.
+/// The physical address at which memory begins.
 pub const RAM: u64 = 0;
-/// End of the memory that is used. Above it are the APICs' registers.
+/// The end of the memory that the demo uses. The APICs' registers are above it.
 pub const CACHED_END: u64 = 3 << 30;
-/// The doorbell vector of the kernels that this one starts: those of examples/bare-metal.
+/// The doorbell vector of the kernels that the guest starts. These are kernels of examples/bare-metal.
 pub const DOORBELL_OF_SPAWNED: Vector = Vector::RFC_V2;
 
-/// A kernel has no vector of its own here, because a guest moves no CPUs.
+/// Always `None`: the kernels do not have different vectors, because a guest moves no CPUs.
 pub fn doorbell_of(_: usize) -> Option<Vector> {
     None
 }
 
-/// Makes what was written to `range` visible to a CPU that starts. It need do nothing: caches are coherent from the
-/// CPU's first instruction on.
+/// Does nothing. A CPU that starts sees all that was written before, because caches are coherent from its first instruction on.
 pub fn publish(_: PhysRange) {}
 
-/// Where the guest's kernel has mapped a physical address, to read and write.
+/// The virtual address at which the guest reads and writes the physical address `physical`.
 pub fn at(physical: u64) -> u64 {
     crate::mk_ipi::virtual_address(physical)
 }
 
-/// The switch for interrupts.
+/// Turns this CPU's interrupts off and on.
 pub mod interrupts {
     pub use x86_64::instructions::interrupts::{are_enabled, disable, enable};
 }
 
-/// The serial line: the console of the guest's kernel, which has set it up.
+/// The serial line. The guest has set it up as its console.
 pub mod uart {
     /// The base port of a UART.
     pub type Port = u16;
     /// The line that all kernels share: COM1.
     pub const SHARED: Port = 0x3f8;
 
-    /// Does nothing: the line is set up already.
+    /// Does nothing: the guest has set up the line.
     pub fn set_up(_: Port) {}
 
-    /// Sends bytes.
+    /// Sends bytes to the serial line.
     pub fn send(_: Port, bytes: &[u8]) {
         crate::test::write(bytes);
     }
 }
 
-/// A guest has one CPU.
+/// Always `None`: a guest has one CPU.
 pub fn second_entry() -> Option<u64> {
     None
 }

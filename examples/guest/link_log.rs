@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A guest is the host, so it has no console on another kernel (examples/bare-metal/src/link_log.rs).
+//! Replaces examples/bare-metal/src/link_log.rs. A guest is the host, so it does not send its log to another kernel.
 
-/// Does nothing: no option of a guest asks for it.
+/// Does nothing: a guest is never told to print over the link.
 pub fn write(_line: &[u8]) {}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// The program that a guest runs to test its mk-ipi: the unchanged demo and conformance suite of examples/bare-metal, as
-// host of the machine. What they need of the guest's kernel is in this folder, and is the same for each guest. Each
-// guest's main.rs includes this file. The guest's test.rs has what the boot loader tells, and the serial line.
+// The modules of the program that tests mk-ipi in a guest: the unchanged demo and conformance suite of examples/bare-metal,
+// with the guest as the host of the machine. This folder contains the code by which they use the guest's kernel. It is the
+// same for each guest. Each guest's main.rs includes this file. The guest's test.rs reads the data from the boot loader, and
+// writes to the serial line.
 
 #[macro_use]
 #[path = "../bare-metal/src/console.rs"]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the demo and the conformance suite of examples/bare-metal need of a kernel in addition to mk-ipi's own traits.
-//! Those are in mk_ipi.rs.
+//! Replaces examples/bare-metal/src/platform.rs: what the demo and the conformance suite need in addition to the platform
+//! traits of mk-ipi. The guest's mk_ipi.rs implements those traits.
 
 use crate::arch::{interrupts, Controller};
 use crate::boot::Boot;
@@ -17,17 +17,17 @@ use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Message};
 use spin::Once;
 
-/// The type of a message handler here: a function that lives for ever.
+/// The type of this kernel's message handlers: static references to functions.
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
-/// This kernel's end of all links, if it has at most `CPUS` CPUs. The other kernels may have any number.
+/// The type of this kernel's endpoint. This kernel has at most `CPUS` CPUs. Other kernels can have any number of CPUs.
 pub type End<const CPUS: usize> = Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET>;
-/// CPUs of this kernel.
+/// The number of CPUs of this kernel.
 pub const OWN_CPUS: usize = 1;
-/// This kernel's end of all links, in the demo.
+/// This kernel's endpoint in the demo.
 pub static ENDPOINT: End<OWN_CPUS> = Endpoint::new(Kernel);
-/// Messages that one run of the deferred work hands on, at most.
+/// The largest number of messages that one run of the deferred work passes to handlers.
 pub const BUDGET: usize = 64;
-/// The state that a kernel has only once, however many endpoints it has.
+/// The state of this kernel. All its endpoints share it.
 static STATE: State = State {
     boot: Once::new(),
     controller: Once::new(),
@@ -37,10 +37,10 @@ static STATE: State = State {
     pools: Pools::new(),
 };
 
-/// What this kernel's doorbells, deferred work and events belong to.
+/// What this kernel does. It says which endpoint gets the doorbells and the deferred work, and which code gets the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The demo. This is the role if no other was set.
+    /// The demo. A kernel has this role until [`State::play`] is called.
     Demo,
     /// The conformance suite.
     Suite,
@@ -69,13 +69,13 @@ impl Deref for Kernel {
 }
 
 impl State {
-    /// Stores what the kernel was told at its start, and its interrupt controller.
+    /// Stores the information that the kernel was given at its start, and its interrupt controller.
     pub fn set_up(&self, boot: Boot, controller: Controller) {
         self.boot.call_once(|| boot);
         self.controller.call_once(|| controller);
     }
 
-    /// What the kernel was told at its start.
+    /// The information that the kernel was given at its start.
     pub fn boot(&self) -> &Boot {
         self.boot.get().expect("set_up comes before any use")
     }
@@ -90,18 +90,18 @@ impl State {
         self.directory.call_once(|| directory)
     }
 
-    /// The directory, once it is made.
+    /// The directory. `None` before it is made.
     pub fn directory(&self) -> Option<&Directory<'static, AtomicU64>> {
         self.directory.get()
     }
 
-    /// Returns whether the directory gives `cpu` to `instance` now; `None` if it does not say. It does not list the
-    /// suite's instances.
+    /// Returns whether the directory lists `cpu` for `instance` now. `None` if it cannot tell, and always while the
+    /// conformance suite runs, because the directory does not list the suite's instances.
     pub fn lists(&self, instance: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         self.directory().filter(|_| self.role() != Role::Suite)?.has_cpu(instance, cpu).ok()
     }
 
-    /// Doorbells rung so far.
+    /// How often this kernel has tried to ring a doorbell.
     pub fn rung(&self) -> u64 {
         mk_ipi::RUNG.load(Ordering::Relaxed)
     }
@@ -116,12 +116,12 @@ impl State {
         self.role.call_once(|| role);
     }
 
-    /// The role that this kernel has.
+    /// This kernel's role.
     pub fn role(&self) -> Role {
         self.role.get().copied().unwrap_or(Role::Demo)
     }
 
-    /// Runs the deferred work that is due, if interrupts are on. This kernel runs it only in its main program.
+    /// Runs deferred work if it is due and interrupts are on. In a guest only the main program runs deferred work.
     pub fn service(&self) {
         if interrupts::are_enabled() && mk_ipi::take_due() {
             run_deferred();
@@ -129,13 +129,13 @@ impl State {
         }
     }
 
-    /// One turn of a wait. It does not sleep, because there is no timer to end a sleep.
+    /// Runs deferred work if it is due. Does not sleep, because no timer would end the sleep.
     pub fn sleep(&self, _: u64) {
         self.service();
         spin_hint();
     }
 
-    /// There is no second CPU.
+    /// Always false: there is no second CPU.
     pub fn second_runs(&self) -> bool {
         false
     }
@@ -148,7 +148,7 @@ fn run_deferred() {
     }
 }
 
-/// This kernel's vector arrived. Interrupts are off.
+/// Called in an interrupt on this kernel's doorbell vector. Interrupts are off.
 pub fn on_doorbell() {
     match Kernel.role() {
         Role::Suite => SUITE.on_interrupt(),
@@ -156,12 +156,12 @@ pub fn on_doorbell() {
     }
 }
 
-/// The suite's second vector arrived.
+/// Called in an interrupt on the conformance suite's second vector.
 pub fn on_spare() {
     conformance::on_spare();
 }
 
-/// Something happened to a peer.
+/// Called for each event of a peer.
 pub fn on_peer_event(peer: Peer, event: PeerEvent) {
     match Kernel.role() {
         Role::Suite => conformance::on_peer_event(peer, event),
@@ -169,20 +169,20 @@ pub fn on_peer_event(peer: Peer, event: PeerEvent) {
     }
 }
 
-/// The host's stop word, which only the suite sends to a host.
+/// Called when the stop word of this kernel is set. As this kernel is the host, only the suite does that.
 pub fn on_stop() {
     if Kernel.role() == Role::Suite {
         conformance::on_stop();
     }
 }
 
-/// The bytes of RAM at `range`, which is not written from now on.
+/// The bytes of RAM at `range`.
 ///
 /// # Safety
 ///
-/// `range` is RAM, mapped, and not written while the slice is used.
+/// `range` is mapped RAM, and no code writes it while the slice is used.
 pub unsafe fn bytes(range: PhysRange) -> &'static [u8] {
     let at = mk_ipi::virtual_address(range.start().0) as *const u8;
-    // SAFETY: the caller promises it.
+    // SAFETY: the caller keeps the safety rules of this function.
     unsafe { slice::from_raw_parts(at, range.len() as usize) }
 }

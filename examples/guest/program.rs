@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Runs what the command line says: the demo or the conformance suite, with this kernel as the host.
+//! Runs the demo or the conformance suite, as the command line says, with this kernel as the host.
 
 use crate::arch::{Controller, Mode};
 use crate::boot::Boot;
@@ -9,12 +9,12 @@ use crate::platform::Kernel;
 use crate::{console, control, host, play};
 use mk_ipi_abi::PhysRange;
 
-/// Runs it, after mk-ipi has been started. `ram` is the machine's RAM, `firmware` the physical address of the ACPI
-/// RSDP.
+/// Runs the demo or the suite, and ends the machine. The caller has called `mk_ipi::start`. `line` is the command line, `ram` the
+/// machine's RAM, and `firmware` the physical address of the ACPI RSDP.
 pub fn run(line: &[u8], ram: impl Iterator<Item = PhysRange>, firmware: u64) -> ! {
     let mut boot = Boot::new(firmware);
     let fits = boot.set_cmdline(line).is_some();
-    // Pieces for which there is no room are not used.
+    // Pieces of RAM for which `boot` has no room are not used.
     let _ = ram.map_while(|piece| boot.add_ram(piece).then_some(())).count();
     Kernel.set_up(boot, Controller(crate::mk_ipi::apic()));
     control::reset();
@@ -27,11 +27,11 @@ pub fn run(line: &[u8], ram: impl Iterator<Item = PhysRange>, firmware: u64) -> 
     let mut options = Options::parse(line).unwrap_or_else(|e| fatal!("command line: {e}"));
     let found = Kernel.controller().mode();
     if options.mode != Mode::Present && options.mode != found {
-        fatal!("the kernel below runs the APIC in {found} mode, not in {}", options.mode);
+        fatal!("this kernel runs the APIC in {found} mode, not in {} mode", options.mode);
     }
     options.mode = found;
     if options.moves.is_some() {
-        fatal!("mk_ipi.move=: not by this kernel");
+        fatal!("this kernel does not support mk_ipi.move=");
     }
     let (node, mut machine) = host::start(options);
     play::run(&node, Some(&mut machine))

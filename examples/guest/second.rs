@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A guest has one CPU (examples/bare-metal/src/second.rs).
+//! Replaces examples/bare-metal/src/second.rs. A guest has only one CPU.
 
 use mk_ipi_abi::PhysCpuId;
 
-/// Fails: there is no second CPU.
+/// Always fails, because there is no second CPU.
 pub fn physical_id() -> PhysCpuId {
-    fatal!("there is one CPU")
+    fatal!("this kernel has only one CPU")
 }
 
-/// Fails: there is no second CPU.
+/// Always fails, because there is no second CPU.
 pub fn entry() -> u64 {
-    fatal!("there is one CPU")
+    fatal!("this kernel has only one CPU")
 }
 
 /// Always false: there is no second CPU.

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A guest serves no other host (examples/bare-metal/src/serve.rs): it is the host.
+//! Replaces examples/bare-metal/src/serve.rs. A guest is the host, so it serves no other host.
 
 use crate::machine::{self, Exit};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
-/// The type of an end that does not exist.
+/// The type of the endpoint of a kernel that serves, which a guest does not have.
 pub struct Nobody;
-/// The end of a link to another host, which does not exist.
+/// Takes the place of that endpoint.
 pub static SERVER: Nobody = Nobody;
 
 impl Nobody {
-    /// An end that does not exist has no identity.
+    /// Always `None`: a guest does not serve.
     pub fn identity(&self) -> Option<(InstanceId, Incarnation)> {
         None
     }

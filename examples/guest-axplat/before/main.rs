@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel before it speaks mk-ipi. README.md counts the lines that src/main.rs has more.
+//! The same kernel without mk-ipi. README.md says how many lines src/main.rs has in addition to this file.
 #![no_std]
 #![no_main]
 

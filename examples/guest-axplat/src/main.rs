@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel on ArceOS's `axplat`. Its machine layer is `axplat-x86-pc` from the registry. before/main.rs is the same
-//! kernel without mk-ipi.
+//! A kernel on ArceOS's `axplat`, with mk-ipi. The crate `axplat-x86-pc` from the registry drives the machine. before/main.rs
+//! is the same kernel without mk-ipi.
 #![no_std]
 #![no_main]
-#![allow(dead_code, reason = "examples/bare-metal has more than a guest uses")]
+#![allow(dead_code, reason = "a guest does not use all of examples/bare-metal")]
 
 extern crate axplat_x86_pc;
 
@@ -19,7 +19,7 @@ fn kernel_main(cpu: usize, multiboot: usize) -> ! {
     axplat::init::init_early(cpu, multiboot);
     axplat::init::init_later(cpu, multiboot);
     axplat::console_println!("this is a kernel on axplat");
-    mk_ipi::start().expect("the local APIC, as axplat set it up");
+    mk_ipi::start().expect("mk-ipi can use the local APIC");
     test::run(multiboot)
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi in this kernel: what the kernel supplies, and where it is rung.
+//! mk-ipi in this kernel: the platform traits of mk-ipi-core, and the handlers of the doorbell.
 
 use crate::{layout, platform};
 use axcpu::asm::{disable_irqs, enable_irqs, irqs_enabled};
@@ -15,33 +15,33 @@ use mk_ipi_x86::mode::ApicBase;
 use mk_ipi_x86::{Hardware, LocalApic, ModeError};
 use spin::Once;
 
-/// The doorbell's vector. axplat-x86-pc itself uses 0xf0 to 0xf3, and those below are for the I/O APIC.
+/// The doorbell's vector. axplat-x86-pc uses the vectors 0xf0 to 0xf3, and the lower ones for lines of the I/O APIC.
 pub const DOORBELL: Vector = Vector::new(0xf4).unwrap();
 /// A second vector, for the conformance suite.
 pub const SPARE_VECTOR: Vector = Vector::new(0xf5).unwrap();
 
-/// This kernel, as mk-ipi sees it.
+/// The platform of this kernel's endpoints.
 pub struct Kernel;
 
 static APIC: Once<(LocalApic<Hardware>, PhysCpuId)> = Once::new();
 /// True if deferred work is due.
 static DUE: AtomicBool = AtomicBool::new(false);
-/// Doorbells rung.
+/// How often `ring` was called.
 pub static RUNG: AtomicU64 = AtomicU64::new(0);
 
-/// Takes the local APIC as axplat has set it up, and opens the doorbell.
+/// Uses the local APIC as axplat has set it up, and registers the handlers of the doorbell.
 pub fn start() -> Result<(), ModeError> {
-    // SAFETY: this copy only reads `IA32_APIC_BASE`.
+    // SAFETY: this `Hardware` is only used to read `IA32_APIC_BASE`.
     let base = ApicBase::read(&unsafe { Hardware::new(None) }).page().0;
     let page = NonNull::new(virtual_address(base) as *mut u8);
-    // SAFETY: axplat maps all of memory for ever. As in axplat itself, the MTRRs keep the page from being cached. If
-    // axplat changes the APIC's mode, it has done so already.
+    // SAFETY: axplat has mapped all of memory, and does not unmap it. The MTRRs prevent that the APIC's page is cached;
+    // axplat relies on this, too. If axplat changes the APIC's mode, it has done so already.
     let apic = LocalApic::new(unsafe { Hardware::new(page) })?;
     APIC.call_once(|| (apic, apic.apic_id()));
-    // axplat acknowledges after the handler. README.md says why that is safe.
+    // axplat acknowledges the interrupt after the handler has returned. README.md says why this is safe.
     let opened = axplat::irq::register(DOORBELL.get().into(), platform::on_doorbell)
         && axplat::irq::register(SPARE_VECTOR.get().into(), platform::on_spare);
-    assert!(opened, "the vectors are free");
+    assert!(opened, "a vector has a handler already");
     Ok(())
 }
 
@@ -51,7 +51,7 @@ pub fn ram() -> impl Iterator<Item = PhysRange> {
     ranges.filter_map(|&(start, len)| PhysRange::new(PhysAddr(start as u64), len as u64))
 }
 
-/// Where a physical address is mapped.
+/// The virtual address at which the physical address `physical` is mapped.
 pub fn virtual_address(physical: u64) -> u64 {
     phys_to_virt(pa!(physical as usize)).as_usize() as u64
 }
@@ -72,12 +72,12 @@ pub fn apic() -> LocalApic<Hardware> {
     APIC.get().expect("start comes before any use").0
 }
 
-/// Returns whether deferred work was due. Then the caller runs it.
+/// Returns whether deferred work is due, and marks it as not due. If it was due, the caller must run it.
 pub fn take_due() -> bool {
     DUE.swap(false, Ordering::Relaxed)
 }
 
-// SAFETY: passed on to the local APIC, which implements the trait as required.
+// SAFETY: each call is passed on to the local APIC, which implements the trait as required.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         apic().check(cpu, vector)
@@ -93,7 +93,7 @@ unsafe impl Doorbell for Kernel {
     }
 }
 
-// SAFETY: there is one CPU, whose id was read at its start.
+// SAFETY: there is one CPU, and its id was read at its start.
 unsafe impl ThisCpu for Kernel {
     fn physical_id(&self) -> PhysCpuId {
         APIC.get().expect("start comes before any use").1
@@ -104,7 +104,7 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: the switch belongs to the CPU, and there is one CPU.
+// SAFETY: there is one CPU, and this turns its interrupts off and on.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 
@@ -121,7 +121,8 @@ unsafe impl LocalInterrupts for Kernel {
     }
 }
 
-// SAFETY: axplat maps all of RAM write-back cached, for ever; nothing of this kernel's own image is given out.
+// SAFETY: axplat has mapped all of RAM write-back cached, and does not unmap it. `map` returns nothing of this kernel's own
+// image.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -136,7 +137,7 @@ unsafe impl PhysMemory for Kernel {
         let first = virtual_address(range.start().0) as *mut AtomicU64;
         let first = NonNull::new(first).ok_or(MapError::NotAllowed)?;
         let words = NonNull::slice_from_raw_parts(first, (range.len() / 8) as usize);
-        // SAFETY: aligned, not null, mapped for ever, and not this kernel's own memory.
+        // SAFETY: the words are aligned and not null, never unmapped, and not this kernel's own memory.
         Ok(unsafe { Mapping::new(words) })
     }
 
@@ -147,7 +148,7 @@ unsafe impl PhysMemory for Kernel {
     }
 }
 
-// SAFETY: the pools are RAM that nothing else uses, and this one CPU allocates with interrupts off.
+// SAFETY: the pools are RAM that is used for nothing else. Only this one CPU allocates from them, with interrupts off.
 unsafe impl InstancePool for Kernel {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let state = self.disable();

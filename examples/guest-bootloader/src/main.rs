@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel as the well-known tutorials build it. The `bootloader` crate boots it and maps all of physical memory. It
-//! uses the `x86_64` crate, and masks both 8259s. before/main.rs is the same kernel without mk-ipi.
+//! A kernel as in well-known tutorials, with mk-ipi. The `bootloader` crate boots it and maps all of physical memory. The
+//! kernel uses the `x86_64` crate, and masks both 8259s. before/main.rs is the same kernel without mk-ipi.
 #![no_std]
 #![no_main]
-#![allow(dead_code, reason = "examples/bare-metal has more than a guest uses")]
+#![allow(dead_code, reason = "a guest does not use all of examples/bare-metal")]
 
 mod mk_ipi;
 mod test;
@@ -24,10 +24,10 @@ const CONFIG: BootloaderConfig = {
 };
 entry_point!(kernel_main, config = &CONFIG);
 
-/// What the boot loader told this kernel.
+/// The information that this kernel got from the boot loader.
 static BOOT: Once<Told> = Once::new();
 
-/// The part of it that is kept.
+/// The part of the boot loader's information that this kernel keeps.
 struct Told {
     offset: u64,
     image: (u64, u64),
@@ -37,21 +37,21 @@ struct Told {
 
 fn kernel_main(info: &'static mut BootInfo) -> ! {
     BOOT.call_once(|| Told {
-        offset: info.physical_memory_offset.into_option().expect("it was asked for"),
+        offset: info.physical_memory_offset.into_option().expect("CONFIG asks for this mapping"),
         image: (info.kernel_addr, info.kernel_len),
         rsdp: info.rsdp_addr.into_option(),
         memory: &info.memory_regions,
     });
-    // SAFETY: COM1, which no other code uses yet.
+    // SAFETY: this is COM1, which no other code uses yet.
     if let Ok(mut uart) = unsafe { Uart16550::new_port(COM1) } {
         let _ = uart.init(Config::default());
     }
     write(b"this is a kernel on bootloader_api\n");
     for port in [0x21, 0xa1] {
-        // SAFETY: the mask registers of the two 8259s.
+        // SAFETY: these ports are the mask registers of the two 8259s.
         unsafe { Port::<u8>::new(port).write(0xff) };
     }
-    mk_ipi::start(test::wants_x2apic()).expect("a local APIC");
+    mk_ipi::start(test::wants_x2apic()).expect("mk-ipi can use the local APIC");
     test::run()
 }
 
@@ -63,9 +63,9 @@ fn panic(info: &core::panic::PanicInfo) -> ! {
 /// The first serial line.
 const COM1: u16 = 0x3f8;
 
-/// Prints bytes.
+/// Writes bytes to the serial line.
 fn write(bytes: &[u8]) {
-    // SAFETY: COM1, which this kernel has set up.
+    // SAFETY: this is COM1, which this kernel has set up.
     if let Ok(mut uart) = unsafe { Uart16550::new_port(COM1) } {
         for &byte in bytes {
             while uart.try_send_byte(byte).is_err() {
@@ -75,7 +75,7 @@ fn write(bytes: &[u8]) {
     }
 }
 
-/// What the boot loader told this kernel.
+/// The information that this kernel got from the boot loader.
 fn told() -> &'static Told {
-    BOOT.get().expect("the first thing that is kept")
+    BOOT.get().expect("kernel_main stores it first")
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi in this kernel: what the kernel supplies, and where it is rung.
+//! mk-ipi in this kernel: the platform traits of mk-ipi-core, and the handlers of the doorbell.
 
 use crate::{layout, platform, told};
 use bootloader_api::info::MemoryRegionKind;
@@ -17,35 +17,36 @@ use x86_64::instructions::interrupts;
 use x86_64::structures::idt::InterruptDescriptorTable;
 use x86_64::VirtAddr;
 
-/// The doorbell's vector. It can be any that the kernel does not use.
+/// The doorbell's vector. Any vector that the kernel does not use would do.
 pub const DOORBELL: Vector = Vector::new(0x40).unwrap();
 /// A second vector, for the conformance suite.
 pub const SPARE_VECTOR: Vector = Vector::new(0x41).unwrap();
 
-/// This kernel, as mk-ipi sees it.
+/// The platform of this kernel's endpoints.
 pub struct Kernel;
 
 static APIC: Once<(LocalApic<Hardware>, PhysCpuId)> = Once::new();
 /// True if deferred work is due.
 static DUE: AtomicBool = AtomicBool::new(false);
-/// Doorbells rung.
+/// How often `ring` was called.
 pub static RUNG: AtomicU64 = AtomicU64::new(0);
 
-/// Sets up the local APIC, which no code has set up yet, and opens the doorbell. In x2APIC mode if `x2apic` says so.
+/// Sets up the local APIC, which no code has set up before, and the handlers of the doorbell. If `x2apic` is true, switches
+/// the APIC to x2APIC mode first.
 pub fn start(x2apic: bool) -> Result<(), ModeError> {
-    // SAFETY: this copy only reads `IA32_APIC_BASE`.
+    // SAFETY: this `Hardware` is only used to read `IA32_APIC_BASE`.
     let base = ApicBase::read(&unsafe { Hardware::new(None) }).page().0;
     let page = NonNull::new(virtual_address(base) as *mut u8);
-    // SAFETY: the boot loader maps all of memory for ever. The MTRRs, which firmware has set, keep the page from being
-    // cached.
+    // SAFETY: the boot loader has mapped all of memory, and this kernel does not unmap it. The MTRRs, which firmware has set,
+    // prevent that the APIC's page is cached.
     let hardware = unsafe { Hardware::new(page) };
     if x2apic {
-        // SAFETY: nothing has used the page yet.
+        // SAFETY: no code has used the APIC's page yet.
         unsafe { Mode::enter_x2apic(&hardware)? };
     }
     let apic = LocalApic::new(hardware)?;
-    // SAFETY: the entries are made for these vectors. Each vector that can arrive here has its entry before the APIC is
-    // on.
+    // SAFETY: `doorbell_entry!` makes each of these functions for the IDT. Each vector that can interrupt this CPU has its entry
+    // before the APIC is enabled.
     unsafe {
         set_vector(DOORBELL.get(), doorbell_entry);
         set_vector(SPARE_VECTOR.get(), spare_entry);
@@ -73,29 +74,29 @@ extern "C" fn on_spare() {
 /// A spurious interrupt is not acknowledged (Intel SDM vol. 3A, 10.9).
 extern "C" fn on_spurious() {}
 
-/// The interrupt table.
+/// The interrupt descriptor table.
 static IDT: Mutex<InterruptDescriptorTable> = Mutex::new(InterruptDescriptorTable::new());
 
-/// Makes `vector` enter `handler`, and loads the table.
+/// Sets the handler of `vector`, and loads the table.
 ///
 /// # Safety
 ///
 /// `handler` is code that an interrupt may enter.
 unsafe fn set_vector(vector: u8, handler: unsafe extern "C" fn()) {
     let mut idt = IDT.lock();
-    // SAFETY: the caller promises it.
+    // SAFETY: the caller keeps the safety rules of this function.
     unsafe { idt[vector].set_handler_addr(VirtAddr::from_ptr(handler as *const ())) };
     // SAFETY: the table is a static, and does not move.
     unsafe { idt.load_unsafe() };
 }
 
-/// The machine's RAM, without what the boot loader used for this kernel: image, stack, page tables.
+/// The machine's RAM, without the memory that the boot loader used for this kernel's image, stack and page tables.
 pub fn ram() -> impl Iterator<Item = PhysRange> {
     let usable = told().memory.iter().filter(|region| region.kind == MemoryRegionKind::Usable);
     usable.filter_map(|region| PhysRange::new(PhysAddr(region.start), region.end - region.start))
 }
 
-/// Where a physical address is mapped.
+/// The virtual address at which the physical address `physical` is mapped.
 pub fn virtual_address(physical: u64) -> u64 {
     physical + told().offset
 }
@@ -103,7 +104,7 @@ pub fn virtual_address(physical: u64) -> u64 {
 /// The memory of this image.
 pub fn image_range() -> PhysRange {
     let (start, len) = told().image;
-    PhysRange::new(PhysAddr(start), len).expect("a kernel lies in memory")
+    PhysRange::new(PhysAddr(start), len).expect("the image is within the address space")
 }
 
 /// The local APIC.
@@ -111,12 +112,12 @@ pub fn apic() -> LocalApic<Hardware> {
     APIC.get().expect("start comes before any use").0
 }
 
-/// Returns whether deferred work was due. Then the caller runs it.
+/// Returns whether deferred work is due, and marks it as not due. If it was due, the caller must run it.
 pub fn take_due() -> bool {
     DUE.swap(false, Ordering::Relaxed)
 }
 
-// SAFETY: passed on to the local APIC, which implements the trait as required.
+// SAFETY: each call is passed on to the local APIC, which implements the trait as required.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         apic().check(cpu, vector)
@@ -132,7 +133,7 @@ unsafe impl Doorbell for Kernel {
     }
 }
 
-// SAFETY: there is one CPU, whose id was read at its start.
+// SAFETY: there is one CPU, and its id was read at its start.
 unsafe impl ThisCpu for Kernel {
     fn physical_id(&self) -> PhysCpuId {
         APIC.get().expect("start comes before any use").1
@@ -143,7 +144,7 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: the switch belongs to the CPU, and there is one CPU.
+// SAFETY: there is one CPU, and this turns its interrupts off and on.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 
@@ -160,7 +161,8 @@ unsafe impl LocalInterrupts for Kernel {
     }
 }
 
-// SAFETY: the boot loader maps all of RAM write-back cached, for ever; what it used for this kernel is not given out.
+// SAFETY: the boot loader has mapped all of RAM write-back cached, and this kernel does not unmap it. `map` returns nothing
+// of the memory that the boot loader used for this kernel.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -175,7 +177,7 @@ unsafe impl PhysMemory for Kernel {
         let first = virtual_address(range.start().0) as *mut AtomicU64;
         let first = NonNull::new(first).ok_or(MapError::NotAllowed)?;
         let words = NonNull::slice_from_raw_parts(first, (range.len() / 8) as usize);
-        // SAFETY: aligned, not null, mapped for ever, and not this kernel's own memory.
+        // SAFETY: the words are aligned and not null, never unmapped, and not this kernel's own memory.
         Ok(unsafe { Mapping::new(words) })
     }
 
@@ -186,7 +188,7 @@ unsafe impl PhysMemory for Kernel {
     }
 }
 
-// SAFETY: the pools are RAM that nothing else uses, and this one CPU allocates with interrupts off.
+// SAFETY: the pools are RAM that is used for nothing else. Only this one CPU allocates from them, with interrupts off.
 unsafe impl InstancePool for Kernel {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let state = self.disable();

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the test (examples/guest) needs of this kernel: its command line and its serial line.
+//! What the test in examples/guest needs from this kernel: the command line and the serial line.
 
 use crate::mk_ipi::{ram, virtual_address};
 use crate::program;
 pub(crate) use crate::write;
 
-/// The address of the command line. The boot loader passes none, so the emulator puts one there.
+/// The physical address of the command line. The boot loader passes no command line, so the emulator writes one to this address.
 const COMMAND_LINE: u64 = 0x1fff_0000;
 
-/// Runs what the command line says.
+/// Runs the demo or the suite, as the command line says.
 pub fn run() -> ! {
     program::run(command_line(), ram(), crate::told().rsdp.unwrap_or(0))
 }
 
-/// Ends the machine.
+/// Reports a panic, and ends the machine.
 pub fn panicked(info: &core::panic::PanicInfo) -> ! {
     program::panicked(info)
 }
@@ -25,6 +25,6 @@ pub fn wants_x2apic() -> bool {
 
 fn command_line() -> &'static [u8] {
     let at = virtual_address(COMMAND_LINE) as *const _;
-    // SAFETY: it is RAM, and mapped. A 0 follows what the emulator put there.
+    // SAFETY: this is mapped RAM. The emulator has written a string that ends with 0.
     unsafe { core::ffi::CStr::from_ptr(at) }.to_bytes()
 }
