@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The host of the kernel in rfc_v2_kernel.c. This program also plays the machine: its memory, and the doorbells. */
+/* The host of the kernel in rfc_v2_kernel.c. This program also simulates the machine: its memory and its doorbells. */
 #include <mk_ipi.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +13,7 @@ void mk_work(void);
 
 enum { CPUS = 2, HELLO = 1 };
 static _Alignas(4096) unsigned char memory[CPUS][4096]; /* a region for each kernel */
-static uint64_t running; /* the CPU that runs this */
+static uint64_t running; /* the CPU that runs now */
 static int rung[CPUS];
 
 void *kernel_map(uint64_t phys, uint64_t len) { return (void)len, (void *)(uintptr_t)phys; }
@@ -41,7 +41,7 @@ static unsigned cpu_index(void *ctx) { return (void)ctx, 0; }
 static unsigned long irq_save(void *ctx) { return (void)ctx, kernel_irq_save(); }
 static void irq_restore(void *ctx, unsigned long state) { (void)ctx, kernel_irq_restore(state); }
 static void schedule(void *ctx) { (void)ctx, scheduled = 1; }
-/* A host makes regions, and has two more. */
+/* A host also allocates memory for regions, by two more operations. */
 static int pool_alloc(void *ctx, int id, uint64_t len, uint64_t *phys)
 {
 	(void)ctx;
@@ -72,7 +72,7 @@ int main(void)
 
 	if (err || (err = mk_ipi_identify(&mk, 0, 1)) || (err = mk_ipi_register(&mk, HELLO, hear, NULL, &handler)))
 		return fail("the host", err);
-	/* A region for each kernel: each has one CPU, whose number is its own. */
+	/* Make a region for each kernel. Each kernel has one CPU, whose number is the kernel's instance id. */
 	for (uint64_t i = 0; i < CPUS; i++) {
 		struct mk_ipi_instance config = { .cpus = &i, .nr_cpus = 1, .doorbell_cpu = i, .id = (int)i, .incarnation = 1,
 			.vector = MULTIKERNEL_VECTOR, .layout = MK_IPI_RFC_V2, .slots = CPUS };
@@ -80,7 +80,7 @@ int main(void)
 		if ((err = mk_ipi_create_instance(&mk, &config, &regions[i])))
 			return fail("a region", err);
 	}
-	/* The other kernel finds its region on its command line. */
+	/* Start the other kernel. Its command line contains the address of its region. */
 	running = 1;
 	snprintf(line, sizeof(line), "quiet mk_ipi_shared=%#llx", (unsigned long long)regions[1].start);
 	if ((err = mk_start(line, strlen(line), regions[0].start, regions[0].len)))
@@ -88,7 +88,7 @@ int main(void)
 	running = 0;
 	if ((err = mk_ipi_send(&mk, 1, HELLO, "hello, kernel 1", 15, NULL)))
 		return fail("sending", err);
-	/* The machine: each CPU takes its doorbell, and behind it the deferred work. */
+	/* The machine: each CPU handles its doorbell, and after it runs the deferred work. */
 	while (rung[0] || rung[1]) {
 		running = (uint64_t)rung[1];
 		rung[running] = 0;

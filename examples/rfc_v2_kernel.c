@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* All that a kernel of generation RFC v2 needs to talk to its host: this one sends each message back. It has one CPU. */
+/* A kernel with one CPU that exchanges messages with its host in the layout RFC v2. It sends each message back. */
 #include <mk_ipi.h>
 
 /* ANCHOR: kernel */
-/* What the kernel has anyway. */
-void *kernel_map(uint64_t phys, uint64_t len);          /* write-back cached; NULL if that fails */
+/* Functions that the kernel has already. */
+void *kernel_map(uint64_t phys, uint64_t len);          /* maps memory write-back cached; NULL if that fails */
 void kernel_unmap(void *virt, uint64_t len);
-int kernel_ring(uint64_t cpu, unsigned int vector);     /* sends an IPI: 0, or an error number negated */
-uint64_t kernel_cpu(void);                              /* the physical id of this CPU: on x86 its APIC id */
+int kernel_ring(uint64_t cpu, unsigned int vector);     /* sends an IPI; returns 0, or a negated error number */
+uint64_t kernel_cpu(void);                              /* returns the physical id of this CPU; on x86 its APIC id */
 unsigned long kernel_irq_save(void);
 void kernel_irq_restore(unsigned long state);
 
-enum { HOST, ME, SLOTS, HELLO = 1 }; /* instances 0 and 1, whose CPUs have the same numbers, and so two slots */
+enum { HOST, ME, SLOTS, HELLO = 1 }; /* instances 0 and 1. Their CPU ids are 0 and 1, too, so a region has two slots */
 static struct mk_ipi mk;
 static volatile int scheduled;
 
@@ -35,7 +35,8 @@ static void echo(const struct mk_ipi_message *message, void *ctx)
 	mk_ipi_send(&mk, HOST, HELLO, message->payload, message->size, NULL);
 }
 
-/* At boot, with the command line or the value of `mk_ipi_shared=` alone, and the host's region. 0, or an error number negated. */
+/* Called at boot, with the command line (or only the value of `mk_ipi_shared=`) and the host's region. */
+/* Returns 0, or a negated error number. */
 int mk_start(const char *cmdline, size_t len, uint64_t host_start, uint64_t host_len)
 {
 	static const uint64_t cpus[] = { HOST, ME };
@@ -50,17 +51,17 @@ int mk_start(const char *cmdline, size_t len, uint64_t host_start, uint64_t host
 	if (err == 0)
 		err = mk_ipi_register(&mk, HELLO, echo, NULL, &handler);
 	if (err == 0)
-		err = mk_ipi_start_rfc_v2(&mk, cmdline, len, &config); /* 1; 0 if no region was given to this kernel */
+		err = mk_ipi_start_rfc_v2(&mk, cmdline, len, &config); /* 1, or 0 if the command line has no region */
 	if (err <= 0)
 		return err;
 	config.cpus = &cpus[HOST], config.doorbell_cpu = HOST, config.id = HOST;
 	return mk_ipi_attach_instance(&mk, &config, host_start, host_len);
 }
 
-/* The handler of vector 0xea, after the EOI. */
+/* Called by the handler of vector 0xea, after the EOI. */
 void mk_doorbell(void) { mk_ipi_interrupt(&mk); }
 
-/* The idle loop, or a task: with interrupts on. */
+/* Called by the idle loop or a task, with interrupts on. */
 void mk_work(void)
 {
 	while (scheduled) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two kernels, a process each, play ping-pong: `cargo run --example two_processes -p mk-ipi-process`.
+//! Two kernels, each of which is a process, send a message back and forth: `cargo run --example two_processes -p mk-ipi-process`.
 //!
-//! The first process makes the machine, a file, and is its host. It starts the second one, which finds what it needs in that file
-//! and on its command line, as a kernel does that was started by another.
+//! The first process is the host. It makes the machine, which is a file, and starts the second process. The second process
+//! finds its region and the directory by its command line, like a spawned kernel.
 
 use mk_ipi_core::abi::{native::Geometry, InstanceId, MessageType, PhysCpuId};
 use mk_ipi_core::platform::Observer;
@@ -19,10 +19,10 @@ const PONG: InstanceId = InstanceId::new(1);
 const BALL: MessageType = MessageType(1);
 const ROUNDS: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Balls that came to this kernel.
+/// The number of messages that came to this kernel.
 static BALLS: AtomicU64 = AtomicU64::new(0);
 
-/// Hears nothing of its peers: nobody dies here.
+/// An observer that ignores all events.
 struct Deaf;
 impl Observer for Deaf {}
 
@@ -38,7 +38,7 @@ fn main() -> Result {
     }
 }
 
-/// The host's process: makes the machine, starts the other kernel, and plays.
+/// The host's process: makes the machine, starts the other kernel, sends it messages, and waits until each one comes back.
 fn ping() -> Result {
     let path = std::env::temp_dir().join(format!("mk-ipi-{}", std::process::id())).display().to_string();
     let machine = Machine::create(open(&path)?, Shape { cpus: 2, instances: 2, pool: 1 << 20 })?;
@@ -55,11 +55,11 @@ fn ping() -> Result {
     });
     let _catches = link.register(BALL, catch).map_err(|e| format!("{e:?}"))?;
     for round in 0..ROUNDS {
-        // Pong may still be on its way: what is sent waits for it.
+        // The other kernel may not have started yet. The message waits in its region.
         let ball = format!("hello from process {}", std::process::id());
         link.send(PONG, BALL, ball.as_bytes()).map_err(|e| format!("{e:?}"))?;
         if !wait(link, PATIENCE, || BALLS.load(Relaxed) > round) {
-            return Err("no ball came back".into());
+            return Err("a message did not come back in time".into());
         }
     }
     std::fs::remove_file(&path)?;
@@ -67,7 +67,7 @@ fn ping() -> Result {
     Ok(())
 }
 
-/// The other kernel's process: sends back what comes.
+/// The other kernel's process: sends each message back.
 fn pong(path: &str, command_line: &str) -> Result {
     let link = boot(open(path)?, PhysCpuId(1), command_line, Deaf)?;
     let hit = Callback::new(move |ball| {
