@@ -6,7 +6,7 @@
 //!   chapters K, G and E). Some messages are random. Some are valid except for a few bytes. Some are valid network frames with a
 //!   random content.
 //! - `deaf`: as soon as the network interface to the host has a carrier, the kernel takes no more messages. Its heartbeat
-//! goes on.
+//!   goes on.
 
 use crate::arch::interrupts;
 use crate::net;

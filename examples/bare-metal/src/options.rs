@@ -4,18 +4,16 @@
 //! - `mk_ipi.run=demo|conformance|serve`: what to run. `serve` is for a kernel whose host is of another kind, such as Linux
 //! - `mk_ipi.mode=MODE`: the mode of the interrupt controller, such as `x2apic`. Without this option, the kernel uses the mode in
 //!   which it finds the controller
-//! - `mk_ipi.console=PORT|link`, with `serve`: where this kernel prints. PORT is the base of its own UART; `link` means to
-//! the host,
-//!   over the link. Without this option, the kernel prints nothing
+//! - `mk_ipi.console=PORT|link`, with `serve`: where this kernel prints. PORT is the base of its own UART; `link` means that it
+//!   prints to the host, over the link. Without this option, the kernel prints nothing
 //! - `mk_ipi.ip=ADDRESS/PREFIX`, with `serve`: the address of the kernel's network interfaces to other kernels (net.rs)
 //! - `mk_ipi.hostile=noise:SEED|deaf`, with `serve`: the kernel breaks the rules in this way (hostile.rs)
 //! - `mk_ipi.generation=native|rfc-v2`: the layout of the links
 //! - `mk_ipi.messages=N`: the number of messages in the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K`: kernel K has this fault in the middle of its stream, to test that the demo detects it. FAULT is
-//! one of
-//!   `hang`, `panic`, `exception`, `lose`, `tear`, `double`. With `mk_ipi.move=` it can also be `keep` or `stale`. `keep`: kernel
-//!   K leaves its doorbell at a CPU that it gives up; this does no harm. `stale`: in addition no kernel follows the directory, or
-//!   waits until others have followed it; the demo must detect this
+//!   one of `hang`, `panic`, `exception`, `lose`, `tear`, `double`. With `mk_ipi.move=` it can also be `keep` or `stale`.
+//!   `keep`: kernel K leaves its doorbell at a CPU that it gives up; this does no harm. `stale`: in addition no kernel follows
+//!   the directory, or waits until others have followed it; the demo must detect this
 //! - `mk_ipi.kill=N:K`: while the kernels stream, the host stops kernel K and starts it again, N times (native only)
 //! - `mk_ipi.move=N`: the host moves a spare CPU N times from one running kernel to the next (native only)
 //! - `mk_ipi.image=ADDRESS+LENGTH`, for the host, once for each kernel that it must start: the location of that kernel's ELF file

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The messages between a host and the kernels that serve it (serve.rs).
 //!
-//! examples/linux contains this file, too. So it uses only `core` and `mk_ipi_abi`, and does not panic.
+//! The module in examples/linux includes this file, too. So it uses only `core` and `mk_ipi_abi`, and does not panic.
 //!
 //! | type | payload | sent by | meaning |
 //! | --- | --- | --- | --- |

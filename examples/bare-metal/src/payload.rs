@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The content of the demo's messages. It has a checksum, by which a receiver detects a torn message.
 //!
-//! examples/linux contains this file, too. So it uses only `core`, `crc` and `mk_ipi_abi`.
+//! The module in examples/linux includes this file, too. So it uses only `core`, `crc` and `mk_ipi_abi`.
 //!
 //! | bytes | content |
 //! | --- | --- |

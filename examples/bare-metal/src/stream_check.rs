@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks the sequence numbers of an endless stream: counts those that came, were skipped, came twice, or came late.
 //!
-//! examples/linux contains this file, too. So it uses only `mk_ipi_abi` and the atomics of mk-ipi, and does not panic.
+//! The module in examples/linux includes this file, too. So it uses only `mk_ipi_abi` and the atomics of mk-ipi, and does not
+//! panic.
 
 use mk_ipi_abi::Incarnation;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
