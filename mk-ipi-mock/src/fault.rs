@@ -16,11 +16,12 @@ pub enum When {
 /// What happens to a doorbell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DoorbellFault {
-    /// It never arrives, but `ring` returns success.
+    /// The doorbell never arrives, but `ring` returns success.
     Lost,
-    /// It arrives this many steps later. If all CPUs sleep before that step, the machine moves its time forward to that step.
+    /// The doorbell arrives this many steps later. If all CPUs sleep before that step, the machine moves its time forward to that
+    /// step.
     Late(u64),
-    /// It arrives, and arrives a second time when its handler has returned.
+    /// The doorbell arrives, and arrives a second time when its handler has returned.
     Doubled,
 }
 

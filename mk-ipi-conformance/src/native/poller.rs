@@ -107,7 +107,7 @@ pub(crate) fn a_poller_sees_to_what_deferred_work_would<E: Env>(env: &'static E)
                 env.inbox().count() == before + env.kernels() as u64 - 1,
                 "all messages are handed out by the polls"
             );
-            check!(env.stops() > stops, "a poll obeys the stop word");
+            check!(env.stops() > stops, "a poll reads the stop word, and calls `stop`");
             let handled = env.until(|| {
                 (0..ALL).for_each(|_| _ = poller.poll());
                 env.but(1).all(|kernel| env.endpoint().handled(E::id(kernel)) == Ok(1))

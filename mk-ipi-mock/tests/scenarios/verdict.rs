@@ -98,7 +98,7 @@ impl Lane<'_> {
             }
             missing += 1;
             if !session.over && !session.doubts.contains(&position) {
-                say("a message is lost, and its sender was not told");
+                say("a message is lost, and its sender got no event InDoubt for it");
             }
         }
         let is_of_it = |position: &u64| session.sent.iter().any(|sent| sent.position == *position);
