@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The emulated machine: its memory, CPUs and serial lines, and the words about them on Linux's command line.
+//! The emulated machine: its memory, CPUs and serial lines, and the options about them on Linux's command line.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,67 +8,67 @@ use super::trace::MARKS;
 use crate::provision::qemu::Qemu;
 use crate::record::Mode;
 
-/// The address of the memory that Linux must not use. The images of the bare-metal kernels are linked there.
+/// The address of the memory that is reserved for other kernels. The images of the bare-metal kernels are linked there.
 const SPAWNED: u64 = 0x1000_0000;
-/// Memory below 1 MiB that Linux must not use either: 64 KiB for each spawned Linux.
+/// Memory below 1 MiB that is reserved for spawned Linuxes, with 64 KiB for each: its size and its address.
 const LOW: &str = "256K$0x40000";
 
-/// The machine.
+/// The parameters of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Board {
     /// The mode of the local APIC.
     pub mode: Mode,
-    /// How many CPUs it has.
+    /// The number of CPUs.
     pub cpus: u32,
-    /// How many CPUs in a row are threads of one core.
+    /// The number of hardware threads of each core. CPUs with successive numbers are threads of one core.
     pub threads: u32,
     /// Whether a Linux is spawned, in addition to two bare-metal kernels.
     pub spawn: bool,
-    /// Whether Linux has debug checks, which take memory and time.
+    /// Whether Linux is built with debug checks. Such a Linux needs more memory and time.
     pub debug: bool,
 }
 
 /// Sizes in MiB.
 struct Memory {
-    /// All of it.
+    /// All memory of the machine.
     whole: u64,
-    /// The memory that Linux must not use.
+    /// The memory that is reserved for other kernels.
     spawned: u64,
     /// The pool of a spawned Linux: its memory without its image.
     pool: u64,
 }
 
-/// The ends of the serial lines.
+/// The destinations of the serial lines.
 pub struct Lines {
-    /// Linux's console, as an option of QEMU.
+    /// Where the host's console goes, as an option of QEMU.
     pub console: String,
-    /// The serial line with the records.
+    /// Where the records go, as an option of QEMU.
     pub records: String,
-    /// The spawned Linux's console.
+    /// Where the spawned Linux's console goes, as an option of QEMU.
     pub spawned: String,
-    /// The file for kernel 1.
+    /// The file for the output of kernel 1.
     pub k1: PathBuf,
-    /// The file for kernel 2.
+    /// The file for the output of kernel 2.
     pub k2: PathBuf,
 }
 
-/// A path as part of an option of QEMU, in which a comma that belongs to the value is doubled.
+/// A path as part of an option of QEMU. In such an option a comma separates values, so a comma in the path is doubled.
 fn quoted(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 
-/// A serial line that goes to a file.
+/// QEMU's option for a serial line that is written to a file.
 pub fn to_file(file: &Path) -> String {
     format!("file:{}", quoted(file))
 }
 
-/// A serial line to a socket, to which a program can connect.
+/// QEMU's option for a serial line that is a socket, to which a program can connect.
 pub fn to_socket(path: &Path) -> String {
     format!("unix:{},server=on,wait=off", quoted(path))
 }
 
 impl Board {
-    /// How many CPUs are given away.
+    /// The number of CPUs that the host gives to other kernels.
     pub fn given(spawn: bool) -> u32 {
         if spawn {
             4
@@ -77,7 +77,8 @@ impl Board {
         }
     }
 
-    /// The CPUs that are given away. These are the last ones: one for each bare-metal kernel, then those of the spawned Linux.
+    /// The CPUs that the host gives to other kernels. These are the last CPUs: first one for each bare-metal kernel, then those
+    /// for the spawned Linux.
     fn given_cpus(&self) -> Vec<u32> {
         (self.cpus - Self::given(self.spawn)..self.cpus).collect()
     }
@@ -87,8 +88,8 @@ impl Board {
         self.given_cpus().split_off(2)
     }
 
-    /// The sizes of the memory. The firmware's tables are at the end of the whole memory, outside of the memory that is given
-    /// to others.
+    /// The sizes of the parts of the memory. The tables of the firmware are at the end of all memory, and not in the part for
+    /// other kernels.
     fn memory(&self) -> Memory {
         match (self.spawn, self.debug) {
             (false, _) => Memory { whole: 1024, spawned: 64, pool: 0 },
@@ -97,10 +98,11 @@ impl Board {
         }
     }
 
-    /// The words about the machine for Linux's command line.
+    /// The options about the machine for Linux's command line.
     pub fn words(&self) -> String {
         let Memory { spawned, pool, .. } = self.memory();
-        // Of many emulated CPUs only a few are online, because they share few real ones. Linux knows all of them.
+        // If the machine has many CPUs, Linux starts only some of them, because all emulated CPUs share a few real ones. The
+        // others are present and offline.
         let few = if self.cpus > 8 { "maxcpus=4 " } else { "" };
         let apic = if self.mode == Mode::Xapic { "nox2apic" } else { "intremap=on" };
         let given: Vec<String> = self.given_cpus().iter().map(u32::to_string).collect();
@@ -116,33 +118,33 @@ impl Board {
         words
     }
 
-    /// Adds the options of QEMU for this machine.
+    /// The command that runs QEMU, with the options for this machine.
     pub fn command(&self, qemu: &Qemu, lines: &Lines) -> Command {
         let mut cmd = qemu.command();
         cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi"]);
         cmd.arg("-m").arg(format!("{}M", self.memory().whole)).args(["-smp", &self.cpu_topology()]);
         if self.mode == Mode::X2apic {
-            // Linux uses x2APIC only if interrupts can be remapped.
+            // Linux uses x2APIC mode only if the machine can remap interrupts.
             cmd.args(["-device", "intel-iommu,intremap=on,eim=on"]);
         }
         cmd.args(["-nodefaults", "-display", "none", "-no-reboot"]);
         for serial in [&lines.console, &lines.records, &lines.spawned, &to_file(&lines.k1)] {
             cmd.arg("-serial").arg(serial);
         }
-        // A PC has no fifth UART. This port accepts bytes, which is enough for a kernel that only writes. It also takes the
-        // trace marks.
+        // A PC has at most four UARTs. Kernel 2 writes its output to this port instead. If accesses to devices are traced, the
+        // host writes the marks to the same port, and does not start kernel 2.
         cmd.arg("-chardev").arg(format!("file,id=k2,path={}", quoted(&lines.k2)));
         cmd.arg("-device").arg(format!("isa-debugcon,iobase={MARKS:#x},chardev=k2"));
         cmd
     }
 
-    /// The CPUs, as an option of QEMU.
+    /// QEMU's option for the CPUs.
     fn cpu_topology(&self) -> String {
         let Self { cpus, threads, .. } = self;
         format!("{cpus},sockets=1,cores={},threads={threads}", cpus / threads)
     }
 
-    /// The factor by which this machine may be slower than usual.
+    /// The factor by which the time limits are multiplied.
     pub fn slowness(&self) -> u32 {
         if self.debug {
             4
@@ -177,9 +179,10 @@ mod tests {
     fn what_others_get_is_memory_that_the_firmware_has_not() {
         for (spawn, debug) in [(false, false), (false, true), (true, false), (true, true)] {
             let Memory { whole, spawned, pool } = Board { spawn, debug, ..BOARD }.memory();
-            // The firmware's tables and other data take less than 64 MiB. Above 2.75 GiB QEMU splits the memory.
+            // The tables and other data of the firmware take less than 64 MiB. If a machine has 2.75 GiB or more, QEMU splits its
+            // memory.
             assert!((SPAWNED >> 20) + spawned + 64 <= whole && whole < 2816);
-            // There is room for the pool and an image. Everything is below 1 GiB, where the start pages must be.
+            // There is room for the pool and an image. All of it is below 1 GiB, because the start pages must be there.
             assert!(pool + 128 < spawned || !spawn);
             assert!((SPAWNED >> 20) + spawned <= 1024);
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One boot of Linux in the emulated machine, and the verdict on it.
+//! Boots Linux once in the emulated machine, and checks what it reported.
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -18,33 +18,33 @@ use crate::machine::{Run, Watched, TAIL};
 use crate::provision::qemu::Qemu;
 use crate::record::{Generation, Order, Report};
 
-/// How many kernels: Linux and the bare-metal kernels.
+/// The number of kernels without a spawned Linux: the host and two bare-metal kernels.
 const KERNELS: u32 = 3;
-/// The Linux that is spawned.
+/// The instance id of the spawned Linux.
 const SPAWNED: u32 = 3;
-/// The ways in which the spawned Linux ends itself, one after the other.
+/// The ways in which the spawned Linux ends itself. It does so in a new life each time.
 pub const ENDS: [&str; 7] = ["poweroff", "halt", "reboot", "rmmod", "panic", "exit", "sysrq-b"];
-/// QEMU's exit status when Linux restarts the machine, because QEMU runs with `-no-reboot`. A crash gives the same status;
-/// the last record tells which of the two it was.
+/// QEMU's exit status if the run succeeded: at the end Linux restarts the machine, and with `-no-reboot` QEMU then ends with 0.
+/// The status is also 0 if Linux crashes, but then the last record is missing.
 const SUCCESS: i32 = 0;
 
 /// The task of Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
-    /// The whole scenario.
+    /// The scenario with all of its steps.
     All,
-    /// One life of a spawned Linux, with a trace of each access to a device.
+    /// Starts and stops a spawned Linux once, while QEMU traces each access to a device.
     Trace,
-    /// Damaged images are passed to `start` for this number of seconds.
+    /// Passes damaged images to the command `start` for this number of seconds.
     Fuzz(u64),
-    /// Only the consoles and the devices for programs.
+    /// Tests only the consoles, and the devices by which programs talk.
     Programs,
     /// A shell for the user.
     Shell,
 }
 
 impl Scenario {
-    /// Its name in the scenario's files.
+    /// The name of the task, as Linux's first program knows it.
     pub fn name(self) -> &'static str {
         match self {
             Scenario::All => "all",
@@ -58,52 +58,53 @@ impl Scenario {
 
 /// The result of a boot.
 pub struct Came {
-    /// All that the kernels reported.
+    /// The records of the kernels.
     pub report: Report,
     /// All problems.
     pub problems: Vec<String>,
-    /// The device accesses of a spawned Linux, if they were traced.
+    /// The device accesses of a spawned Linux as lines of text, if they were traced.
     pub touched: Vec<String>,
 }
 
-/// What to boot, and its task.
+/// A Linux to boot, and its task.
 pub struct Job<'a> {
-    /// Linux.
+    /// The image of Linux.
     pub image: PathBuf,
-    /// Its first file system.
+    /// Its initramfs.
     pub initramfs: &'a Path,
-    /// The folder for the logs. Nothing else is in it.
+    /// The folder for the logs. It is emptied before a run.
     pub folder: PathBuf,
     /// The machine.
     pub board: Board,
     /// The task.
     pub scenario: Scenario,
-    /// The layouts of the links, one after the other.
+    /// The layouts of the links. They are tested one after the other.
     pub generations: &'a [Generation],
-    /// Messages per ordered pair.
+    /// Messages that each kernel sends to each other kernel.
     pub messages: u64,
-    /// How often everything is started and ended.
+    /// How often Linux loads the module, starts and ends the bare-metal kernels, and unloads the module.
     pub cycles: u64,
     /// How often the spawned Linux is killed in mid-stream.
     pub lives: u64,
-    /// The ways in which it ends itself, one after the other.
+    /// The ways in which the spawned Linux ends itself.
     pub ends: Vec<String>,
-    /// Bytes that are sent over each network interface, each way.
+    /// Number of bytes that are sent over each network interface, in each direction.
     pub bytes: u64,
 }
 
 impl Job<'_> {
-    /// The logs: Linux's, the spawned Linux's, and those of the bare-metal kernels. The records come on QEMU's stdout.
+    /// The log files of the host, the spawned Linux, and the two bare-metal kernels. The records are not in these files: they are
+    /// QEMU's stdout.
     fn logs(&self) -> [PathBuf; 4] {
         ["console.log", "spawned.log", "k1.log", "k2.log"].map(|name| self.folder.join(name))
     }
 
-    /// Where QEMU writes its trace.
+    /// The file to which QEMU writes the trace.
     fn trace(&self) -> PathBuf {
         self.folder.join("trace.log")
     }
 
-    /// Makes the folder, and removes the logs of an earlier run.
+    /// Makes the folder for the logs. If it exists, the logs of an earlier run are removed.
     fn make_folder(&self) -> Result<()> {
         if self.folder.exists() {
             fs::remove_dir_all(&self.folder)?;
@@ -111,21 +112,22 @@ impl Job<'_> {
         Ok(fs::create_dir_all(&self.folder)?)
     }
 
-    /// Whether a Linux is spawned whose links have this layout.
+    /// Whether a Linux is spawned while the links have this layout.
     fn spawns(&self, generation: Generation) -> bool {
         self.board.spawn && generation == Generation::Native && self.generations.contains(&generation)
     }
 
-    /// How many kernels there are whose links have this layout.
+    /// The number of kernels while the links have this layout.
     fn kernels_of(&self, generation: Generation) -> u32 {
         KERNELS + u32::from(self.spawns(generation))
     }
 
-    /// How many kernels there are.
+    /// The largest number of kernels in the run.
     pub fn kernels(&self) -> u32 {
         self.kernels_of(Generation::Native)
     }
 
+    /// The command line of Linux.
     fn command_line(&self) -> String {
         let name = self.scenario.name();
         let scenario = match self.scenario {
@@ -150,8 +152,8 @@ impl Job<'_> {
         line
     }
 
-    /// The command that runs QEMU with Linux. `serials` are Linux's console, the line for the records, and the spawned Linux's
-    /// console.
+    /// The command that runs QEMU with Linux. The three strings are QEMU's options for the serial lines: the host's console, the
+    /// records, and the spawned Linux's console.
     fn command(&self, qemu: &Qemu, [console, records, spawned]: [String; 3]) -> Command {
         let [_, _, k1, k2] = self.logs();
         let mut cmd = self.board.command(qemu, &Lines { console, records, spawned, k1, k2 });
@@ -163,7 +165,8 @@ impl Job<'_> {
         cmd
     }
 
-    /// The time limit of a run that makes progress: far more than it needs, so that a slow machine passes.
+    /// The time limit of a run, even if it makes progress. It is much longer than a run needs, so that a run on a slow computer
+    /// does not fail.
     fn hard_bound(&self) -> Duration {
         let pairs = |generation| u64::from(self.kernels_of(generation) * (self.kernels_of(generation) - 1));
         let pairs: u64 = self.generations.iter().map(|generation| pairs(*generation)).sum();
@@ -177,7 +180,7 @@ impl Job<'_> {
         all.saturating_mul(self.board.slowness())
     }
 
-    /// Boots, waits until the machine ends, and returns the result.
+    /// Boots the machine, waits until it ends, and returns the result.
     pub fn run(&self, qemu: &Qemu) -> Result<Came> {
         self.make_folder()?;
         let [console, spawned, ..] = self.logs();
@@ -208,7 +211,8 @@ impl Job<'_> {
         Ok(Came { report: run.report, problems, touched })
     }
 
-    /// Boots, and gives the user a shell in Linux, and in the spawned Linux if there is one.
+    /// Boots the machine, and gives the user a shell in Linux on this terminal. The spawned Linux, if there is one, has a shell
+    /// on a socket.
     pub fn shell(&self, qemu: &Qemu) -> Result<()> {
         self.make_folder()?;
         let socket = self.folder.join("spawned.socket");
@@ -216,19 +220,19 @@ impl Job<'_> {
         eprintln!("$ {}", shown(&cmd));
         if self.board.spawn {
             eprintln!(
-                "The spawned Linux's console, from another terminal: socat -,raw,echo=0,escape=0x1d {}  (ctrl-] leaves it)",
+                "To use the spawned Linux's console, run in another terminal (ctrl-] ends it): socat -,raw,echo=0,escape=0x1d {}",
                 socket.display()
             );
         }
         eprintln!(
-            "`reboot -f` or ctrl-A x ends it. The modules are in /lib/modules, the images in /lib/mk_ipi."
+            "`reboot -f` or ctrl-A x ends the machine. The modules are in /lib/modules, the images in /lib/mk_ipi."
         );
-        let status = cmd.status().context("QEMU does not start")?;
+        let status = cmd.status().context("QEMU could not be started")?;
         ensure!(status.success(), "QEMU ended with {status}");
         Ok(())
     }
 
-    /// Problems that the logs show.
+    /// Returns the problems that the logs show.
     fn log_problems(&self) -> Vec<String> {
         let mode = self.board.mode;
         let [console, spawned, k1, k2] = self.logs().map(|file| text_of(&file));
@@ -242,7 +246,7 @@ impl Job<'_> {
         problems
     }
 
-    /// Reads QEMU's trace. It is large, so it is removed if it shows no problem.
+    /// Reads QEMU's trace. The file is large, so it is removed if the trace shows no problem.
     fn read_trace(&self) -> Result<Touched> {
         let mut touched = Touched::new(self.board.mode, self.board.spawned_cpus());
         let trace = self.trace();
@@ -254,7 +258,7 @@ impl Job<'_> {
         Ok(touched)
     }
 
-    /// Problems in the records.
+    /// Returns the problems that the records show.
     fn report_problems(&self, report: &Report) -> Vec<String> {
         let mode = self.board.mode;
         let all = self.scenario == Scenario::All;
@@ -271,17 +275,17 @@ impl Job<'_> {
         problems
     }
 
-    /// Problems with the numbers of cycles, lives and messages.
+    /// Returns problems with the numbers of cycles, lives and messages.
     fn count_problems(&self, report: &Report) -> Vec<String> {
         let mode = self.board.mode;
         let mut problems = Vec::new();
         if report.cycles < self.cycles {
-            problems.push(format!("{mode}: {} cycles of {}", report.cycles, self.cycles));
+            problems.push(format!("{mode}: only {} of {} cycles were done", report.cycles, self.cycles));
         }
         if self.spawns(Generation::Native) {
             let lived = report.kernels.get(&SPAWNED).map_or(0, |kernel| u64::from(kernel.life));
-            // The lives are: the first one; one after a kill in the middle of a transfer; one that dies during programs'
-            // messages; those of `--lives`; and one for each way to end.
+            // The lives are: the first one; one after a kill during a network transfer; one after a kill while programs exchange
+            // messages; one after each kill of `--lives`; and one for each way to end.
             let wanted = 3 + self.lives + self.ends.len() as u64;
             if lived != wanted && lived != 0 {
                 problems.push(format!("{mode}: the spawned Linux had {lived} lives, not {wanted}"));
@@ -296,7 +300,7 @@ impl Job<'_> {
         problems
     }
 
-    /// Prints the ends of all serial lines, to help find the cause of a failure.
+    /// Prints the last lines of all serial lines, to help find the cause of a failure.
     fn show_tails(&self, run: &Run) {
         crate::demo::show_tail(run, self.board.mode);
         for file in self.logs() {
@@ -309,7 +313,7 @@ impl Job<'_> {
     }
 }
 
-/// The text of a log; empty if QEMU has not made the file.
+/// The text of a log. It is empty if QEMU has not made the file.
 fn text_of(file: &Path) -> String {
     String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
@@ -370,7 +374,7 @@ mod tests {
         assert_eq!(kernels(plain(BOTH)), [3, 3]);
     }
 
-    /// A faultless run of one generation, line by line.
+    /// The records of a run on the native link in which no fault occurs.
     fn good(kernels: u32) -> Vec<String> {
         let mut lines: Vec<String> = (0..kernels)
             .map(|id| format!(r#"@{{"kernel":{{"id":{id},"lang":"rust","cpu":{id},"life":1}}}}"#))
@@ -389,7 +393,7 @@ mod tests {
         lines
     }
 
-    /// The same with a spawned Linux, which dies 11 times.
+    /// The records of such a run with a spawned Linux, which has 13 lives.
     fn good_spawned() -> Vec<String> {
         let mut lines = good(4);
         lines.extend((2..14).map(life_of_linux));
@@ -447,7 +451,7 @@ mod tests {
         assert_eq!(spawned_problems(&more).len(), 1);
         let none: Vec<String> =
             good_spawned().into_iter().filter(|line| !line.contains("\"id\":3")).collect();
-        assert_eq!(spawned_problems(&none), ["kernel 3 never reported"]);
+        assert_eq!(spawned_problems(&none), ["kernel 3 did not report that it started"]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel's configuration: the options that we need, and a check that Kconfig has set them.
+//! The options that we need in the configuration of Linux. Checks that Kconfig has set them.
 
 use anyhow::{ensure, Result};
 
-/// A part of a configuration.
+/// A file with options of Linux's configuration.
 pub struct Fragment {
-    /// Its file's name.
+    /// The name of the file.
     pub name: &'static str,
-    /// `CONFIG_X=y` and so on, a line each.
+    /// The content of the file: lines such as `CONFIG_X=y`.
     pub text: &'static str,
 }
 
@@ -16,7 +16,7 @@ const BASE: Fragment =
 const DEBUG: Fragment =
     Fragment { name: "debug.config", text: include_str!("../../../examples/linux/config/debug.config") };
 
-/// The fragments that are added to tinyconfig.
+/// The fragments that are added to Linux's `tinyconfig`; with `debug` also the one with debug checks.
 pub fn fragments(debug: bool) -> Vec<Fragment> {
     if debug {
         vec![BASE, DEBUG]
@@ -25,8 +25,9 @@ pub fn fragments(debug: bool) -> Vec<Fragment> {
     }
 }
 
-/// The options of the fragments that `config` does not have. Kconfig silently drops an option whose dependencies are not met.
-/// An option that fragments switch off may be on, if another option selects it.
+/// Returns the lines of the fragments that `config`, the final configuration, does not have. Kconfig drops an option without a
+/// message if the dependencies of this option are not met. Lines that switch an option off (`=n`) are not compared, because
+/// another option can select the option.
 pub fn dropped(fragments: &[Fragment], config: &str) -> Vec<String> {
     let has: Vec<&str> = config.lines().map(str::trim).collect();
     let wanted = fragments.iter().flat_map(|f| f.text.lines()).map(str::trim);
@@ -34,7 +35,8 @@ pub fn dropped(fragments: &[Fragment], config: &str) -> Vec<String> {
     set.filter(|line| !has.contains(line)).map(ToOwned::to_owned).collect()
 }
 
-/// Fails if an option was dropped, and names it. `rust` says why Rust is not available.
+/// It is an error if an option was dropped. The error names the option. If it is `CONFIG_RUST`, then `rust` is called: it returns
+/// why Rust is not available.
 pub fn check(fragments: &[Fragment], config: &str, rust: impl FnOnce() -> String) -> Result<()> {
     let dropped = dropped(fragments, config);
     let why = if dropped.iter().any(|line| line == "CONFIG_RUST=y") {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The initramfs. Linux's own tool writes it from a list, and needs no root to make devices.
+//! Writes an initramfs. Linux's tool `gen_init_cpio` makes it from a list of files. To put device files into it, this tool does
+//! not need to run as root.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,23 +13,23 @@ use super::kernel::Built;
 
 /// A file in the initramfs, and its source.
 pub struct Entry {
-    /// Path in the file system, from `/`.
+    /// The path in the initramfs, which begins with `/`.
     pub to: String,
     /// The source file.
     pub from: PathBuf,
 }
 
-/// The mount points.
+/// Empty folders on which the first program mounts file systems.
 const MOUNTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
-/// Writes the file system to `file`.
+/// Writes an initramfs with these entries to `file`.
 pub fn write(linux: &Built, entries: &[Entry], file: &Path) -> Result<()> {
     let mut list = file.as_os_str().to_owned();
     list.push(".list");
     fs::write(&list, lines(entries)?)?;
     let mut tool = Command::new(linux.out.join("usr/gen_init_cpio"));
     tool.arg(&list).stdin(Stdio::null()).stdout(File::create(file)?);
-    let status = tool.status().context("gen_init_cpio")?;
+    let status = tool.status().context("gen_init_cpio could not be started")?;
     ensure!(status.success(), "gen_init_cpio ended with {status}");
     Ok(())
 }
@@ -51,7 +52,7 @@ pub fn tree(folder: &Path) -> Result<Vec<Entry>> {
     Ok(found)
 }
 
-/// The list for the tool: first the folders, parents before children.
+/// Returns the list for `gen_init_cpio`. It begins with the folders; a folder comes before the folders in it.
 fn lines(entries: &[Entry]) -> Result<String> {
     let above = |entry: &'_ Entry| -> Vec<String> {
         let folders = Path::new(&entry.to).ancestors().skip(1).filter(|path| *path != Path::new("/"));
@@ -70,7 +71,7 @@ fn lines(entries: &[Entry]) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-/// Whether a file is a program or a script.
+/// Returns whether a file is a program or a script, so that it must be executable. A module is an ELF file too, but no program.
 fn runs(file: &Path) -> bool {
     let head = fs::read(file).unwrap_or_default();
     let module = file.extension().is_some_and(|end| end == "ko");

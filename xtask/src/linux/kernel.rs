@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A Linux with Rust: its source, its build, and the folders of both.
+//! Gets the source of a Linux, and builds this Linux with support for Rust.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
@@ -15,18 +15,19 @@ use super::make::{clean, make};
 use crate::cmd;
 use crate::provision::{self, Plan};
 
-/// A Linux whose source Debian has.
+/// The versions of Linux whose source is downloaded from Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Series {
-    /// From trixie-backports
+    /// Linux 7.3, from trixie-backports
     #[value(name = "7.3")]
     V7_3,
-    /// From bookworm-backports
+    /// Linux 6.12, from bookworm-backports
     #[value(name = "6.12")]
     V6_12,
 }
 
 impl Series {
+    /// The version.
     fn name(self) -> &'static str {
         match self {
             Series::V7_3 => "7.3",
@@ -34,6 +35,7 @@ impl Series {
         }
     }
 
+    /// The suite of Debian that has the source.
     fn suite(self) -> &'static str {
         match self {
             Series::V7_3 => "trixie-backports",
@@ -41,6 +43,7 @@ impl Series {
         }
     }
 
+    /// Debian's package with the source.
     fn package(self) -> String {
         format!("linux-source-{}", self.name())
     }
@@ -55,31 +58,31 @@ pub enum Source {
     Own(PathBuf),
 }
 
-/// A Linux that is needed.
+/// A Linux that a command needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Its source.
+    /// The source.
     pub source: Source,
-    /// Whether it has debug checks.
+    /// Whether Linux is built with debug checks.
     pub debug: bool,
 }
 
-/// A tree of sources.
+/// A source tree of Linux.
 struct Tree {
     folder: PathBuf,
-    /// A unique name: the package's version, or the tree's version with a hash of its path.
+    /// A unique name: the version of Debian's package; or for a tree of the user, the version of Linux and a hash of the path.
     name: String,
 }
 
 /// A Linux that was built.
 pub struct Built {
-    /// The folder in which it was built, make's `O=`.
+    /// The folder with the output of the build (make's `O=`).
     pub out: PathBuf,
     /// The release, as `uname -r` prints it.
     pub release: String,
-    /// A name that is unique among all builds.
+    /// The name of the build. Builds from other sources, with other compilers or with other options have other names.
     pub key: String,
-    /// The C compiler that built it, and must build its modules.
+    /// The C compiler with which Linux was built. Its modules must be built with the same compiler.
     pub cc: &'static str,
 }
 
@@ -89,28 +92,28 @@ impl Built {
         self.out.join("arch/x86/boot/bzImage")
     }
 
-    /// The kernel itself: an ELF file with a note that names its entry.
+    /// The kernel as an ELF file. A note in it has the address of the entry point.
     pub fn elf(&self) -> PathBuf {
         self.out.join("vmlinux")
     }
 }
 
-/// The folder of all Linux trees and builds.
+/// The folder of all source trees and all builds of Linux.
 fn home() -> Result<PathBuf> {
     Ok(provision::cache()?.join("linux"))
 }
 
 impl Wanted {
-    /// Its name for messages.
+    /// A name of this Linux for messages.
     pub fn title(&self) -> String {
-        let debug = if self.debug { " that looks for mistakes" } else { "" };
+        let debug = if self.debug { " with debug checks" } else { "" };
         match &self.source {
             Source::Debian(series) => format!("Linux {}{debug}", series.name()),
             Source::Own(folder) => format!("the Linux in {}{debug}", folder.display()),
         }
     }
 
-    /// The C compiler to use. It is `clang` while the right one is not installed yet.
+    /// The C compiler to use. If clang is needed and no version of it is installed that is new enough, this is `clang`.
     fn cc(&self) -> &'static str {
         if self.debug {
             provision::clang().unwrap_or("clang")
@@ -119,7 +122,7 @@ impl Wanted {
         }
     }
 
-    /// The sources, if they exist.
+    /// The source tree; `None` if it was not downloaded yet.
     fn tree(&self) -> Result<Option<Tree>> {
         match &self.source {
             Source::Own(folder) => own_tree(folder).map(Some),
@@ -127,7 +130,7 @@ impl Wanted {
         }
     }
 
-    /// The place of its build.
+    /// The folder, the name and the configuration of the build.
     fn place(&self, tree: &Tree) -> Result<Place> {
         let fragments = fragments::fragments(self.debug);
         let mut hash = DefaultHasher::new();
@@ -144,7 +147,7 @@ impl Wanted {
     }
 }
 
-/// The place of a build, and its configuration.
+/// The folder, the name and the configuration of a build.
 struct Place {
     out: PathBuf,
     key: String,
@@ -153,13 +156,14 @@ struct Place {
 }
 
 impl Place {
-    /// This file is written last. Without it the build is incomplete.
+    /// The file that is written at the end of a build. If it does not exist, the build is not complete.
     fn stamp(&self) -> PathBuf {
         self.out.join(".mk-ipi-built")
     }
 }
 
-/// Fails if `folder` is not a Linux tree, or cannot be built into another folder.
+/// It is an error if `folder` is not a source tree of Linux, or if Linux was configured or built in it. From such a tree the
+/// output of a build cannot go to another folder.
 pub fn check_tree(folder: &Path) -> Result<()> {
     let shown = folder.display();
     ensure!(
@@ -169,14 +173,14 @@ pub fn check_tree(folder: &Path) -> Result<()> {
     let built = [".config", "include/config", "arch/x86/include/generated"];
     if let Some(trace) = built.iter().find(|trace| folder.join(trace).exists()) {
         bail!(
-            "{shown} was configured or built in place ({trace} is there), and Linux builds elsewhere from a clean tree only: \
-             `make mrproper` in it makes it clean (and deletes its .config)"
+            "in {shown} a Linux was configured or built ({trace} exists). From such a tree the output of a build cannot go to \
+             another folder. Run `make mrproper` in the tree, which also deletes its .config"
         );
     }
     Ok(())
 }
 
-/// The source tree of the user.
+/// Returns a source tree of the user.
 fn own_tree(folder: &Path) -> Result<Tree> {
     check_tree(folder)?;
     let version = cmd::output(clean("make").arg("-s").arg("-C").arg(folder).arg("kernelversion"))?;
@@ -185,7 +189,7 @@ fn own_tree(folder: &Path) -> Result<Tree> {
     Ok(Tree { folder: folder.into(), name: format!("{}-own-{:08x}", version.trim(), hash.finish() as u32) })
 }
 
-/// The newest unpacked tree of a series from Debian.
+/// Returns the newest source tree of this version that was downloaded from Debian and unpacked.
 fn debian_tree(series: Series, sources: &Path) -> Result<Option<Tree>> {
     let Ok(entries) = fs::read_dir(sources) else { return Ok(None) };
     let prefix = format!("{}.", series.name());
@@ -194,19 +198,19 @@ fn debian_tree(series: Series, sources: &Path) -> Result<Option<Tree>> {
     Ok(newest.map(|name| Tree { folder: sources.join(&name).join(series.package()), name }))
 }
 
-/// The numbers in a version, for sorting: 7.3.10 comes after 7.3.9.
+/// The numbers in a version. Compared as numbers, 7.3.10 is newer than 7.3.9.
 fn numbers(version: &str) -> Vec<u64> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
 }
 
-/// The plan to get this Linux.
+/// The plans to download and build this Linux, if that was not done yet.
 pub fn plan(wanted: &Wanted) -> Result<Vec<Plan>> {
     let mut plans = Vec::new();
     let tree = wanted.tree()?;
     if let (None, Source::Debian(series)) = (&tree, &wanted.source) {
         let (series, to) = (*series, home()?.join("source"));
         let what = format!(
-            "download the package {} of {} through this machine's apt sources (about 150 MB), and unpack it into {} (2 GB)",
+            "download the package {} of {} from this machine's apt sources (about 150 MB), and unpack it into {} (2 GB)",
             series.package(),
             series.suite(),
             to.display()
@@ -216,19 +220,20 @@ pub fn plan(wanted: &Wanted) -> Result<Vec<Plan>> {
     let built = tree.as_ref().map(|tree| wanted.place(tree)).transpose()?.is_some_and(|p| p.stamp().exists());
     if !built {
         let time = if wanted.debug { "10 to 20" } else { "4 to 10" };
-        let what = format!("build {} ({time} minutes), into {}", wanted.title(), home()?.display());
+        let what = format!("build {} in {} (takes {time} minutes)", wanted.title(), home()?.display());
         let wanted = wanted.clone();
         plans.push(Plan { what, act: Box::new(move || build(&wanted)) });
     }
     Ok(plans)
 }
 
-/// A lock that is held while something is written there. A second command waits, and then finds the work done.
+/// Takes the lock for writing to [`home()`]. A second command that needs the same Linux waits for the lock, and then finds that
+/// the first one has done the work.
 fn lock() -> Result<File> {
     cmd::lock(&home()?)
 }
 
-/// Downloads and unpacks the source of a series.
+/// Downloads and unpacks the source of this version.
 fn fetch(series: Series, sources: &Path) -> Result<()> {
     let _lock = lock()?;
     if debian_tree(series, sources)?.is_some() {
@@ -241,20 +246,24 @@ fn fetch(series: Series, sources: &Path) -> Result<()> {
     }
     let package = series.package();
     let version = provision::unpack_package(&package, Some(series.suite()), &parts.join("deb"))
-        .context("a tree of your own does as well: --source DIR")?;
+        .context("the source of Linux could not be downloaded (with --source DIR you can use a source tree of your own)")?;
     let archive = parts.join("deb/usr/src").join(format!("{package}.tar.xz"));
     let tree = parts.join("tree");
     fs::create_dir_all(&tree)?;
     cmd::run(Command::new("tar").arg("-C").arg(&tree).arg("-xf").arg(&archive))?;
-    ensure!(tree.join(&package).join("Kbuild").is_file(), "{} holds no {package}", archive.display());
+    ensure!(
+        tree.join(&package).join("Kbuild").is_file(),
+        "{} does not contain the source tree {package}",
+        archive.display()
+    );
     fs::rename(&tree, sources.join(version))?;
     fs::remove_dir_all(&parts)?;
     Ok(())
 }
 
-/// The built Linux. An existing build of a Debian tree is used unchanged. For a tree of the user, make is run each time.
+/// Returns the built Linux. A tree of the user may have changed, so make is run. A tree from Debian must have been built before.
 pub fn ready(wanted: &Wanted) -> Result<Built> {
-    let tree = wanted.tree()?.context("its source is not there")?;
+    let tree = wanted.tree()?.context("the source of Linux does not exist")?;
     let place = wanted.place(&tree)?;
     if matches!(wanted.source, Source::Own(_)) {
         build(wanted)?;
@@ -263,9 +272,9 @@ pub fn ready(wanted: &Wanted) -> Result<Built> {
     Ok(Built { out: place.out, release: release.trim().into(), key: place.key, cc: place.cc })
 }
 
-/// Configures and builds. A build that was begun before is continued.
+/// Configures and builds Linux. An incomplete build is continued.
 fn build(wanted: &Wanted) -> Result<()> {
-    let tree = wanted.tree()?.context("its source is not there")?;
+    let tree = wanted.tree()?.context("the source of Linux does not exist")?;
     let place = wanted.place(&tree)?;
     let _lock = lock()?;
     fs::create_dir_all(&place.out)?;
@@ -274,7 +283,8 @@ fn build(wanted: &Wanted) -> Result<()> {
         cmd.arg("ARCH=x86_64").arg(format!("O={}", place.out.display()));
         cmd
     };
-    // A tree of the user may have new options. If nothing has changed, nothing is built again.
+    // A tree of the user may have new options of the configuration, so Linux is configured each time. If the configuration stays
+    // the same, make does not build anything again.
     if matches!(wanted.source, Source::Own(_)) || !place.stamp().exists() {
         configure(&tree, &place, &in_tree)?;
     }
@@ -283,10 +293,11 @@ fn build(wanted: &Wanted) -> Result<()> {
     Ok(())
 }
 
+/// Writes the configuration of Linux, and checks that it has the options of all fragments.
 fn configure(tree: &Tree, place: &Place, in_tree: &dyn Fn() -> Command) -> Result<()> {
     cmd::run(in_tree().arg("tinyconfig"))?;
     let config = place.out.join(".config");
-    // It leaves temporary files in its working folder, which must not be the sources.
+    // The script writes temporary files to its working folder. So this folder must not be the source tree.
     let mut merge = clean(tree.folder.join("scripts/kconfig/merge_config.sh"));
     merge.current_dir(&place.out).arg("-m").arg("-O").arg(&place.out).arg(&config);
     for fragment in &place.fragments {
@@ -294,7 +305,7 @@ fn configure(tree: &Tree, place: &Place, in_tree: &dyn Fn() -> Command) -> Resul
         fs::write(&file, fragment.text)?;
         merge.arg(file);
     }
-    // The script sets each option twice.
+    // The script prints a line for each option whose value it changes. This output is not shown.
     cmd::output(&mut merge)?;
     cmd::run(in_tree().arg("olddefconfig"))?;
     fragments::check(&place.fragments, &fs::read_to_string(&config)?, || {

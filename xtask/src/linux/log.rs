@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Problems that Linux's own log shows, even if the run ended well.
+//! Searches the logs of the kernels for problems. A log can show a problem although all steps passed.
 
 use crate::record::Mode;
 
-/// Words that Linux prints when something is wrong.
+/// If a line of Linux's log contains one of these texts, it shows a problem.
 const TROUBLE: [&str; 14] = [
     "WARNING:",
     "BUG:",
@@ -20,7 +20,7 @@ const TROUBLE: [&str; 14] = [
     "No irq handler",
     "scheduling while atomic",
 ];
-/// The same, for words that only count together with other words later in the line.
+/// If a line contains the first text, and after it one of the other texts, it shows a problem.
 const TOGETHER: [(&str, &[&str]); 5] = [
     ("possible ", &[" detected"]),
     ("INFO: ", &["blocked", "stall", "trying to register"]),
@@ -28,13 +28,13 @@ const TOGETHER: [(&str, &[&str]); 5] = [
     ("kmemleak: ", &["suspected memory leak"]),
     ("Unloaded ", &["with live"]),
 ];
-/// Complaints of a boot under emulation that are harmless.
+/// If a line contains one of these texts, it never shows a problem: Linux prints its command line, which can have any text.
 const HARMLESS: [&str; 1] = ["Kernel command line:"];
 
-/// The lines that show a problem.
+/// Returns a problem for each line of the host's console that shows one.
 pub fn problems(mode: Mode, console: &str) -> Vec<String> {
     let bad = console.lines().filter(|line| is_trouble(line));
-    bad.map(|line| format!("{mode}: Linux says: {}", line.trim())).collect()
+    bad.map(|line| format!("{mode}: the host's log shows a problem: {}", line.trim())).collect()
 }
 
 fn is_trouble(line: &str) -> bool {
@@ -46,51 +46,56 @@ fn is_trouble(line: &str) -> bool {
     found && !HARMLESS.iter().any(|words| line.contains(words))
 }
 
-/// Texts of a spawned Linux: the beginning of its init's lines, and the first line of its kernel in each life.
+/// The first line of Linux in each life contains this text.
 const BEGINS: &str = "Linux version ";
+/// The first program of a spawned Linux prints this text before it causes a panic on purpose.
 const WILL_PANIC: &str = "mk-ipi guest: ends by a panic";
+/// The first program of a spawned Linux prints this text, and then the online CPUs, whenever the online CPUs change.
 const ONLINE: &str = "mk-ipi guest: CPUs online: ";
 
-/// As [`problems`], for a spawned Linux, which may have several lives. Lines after an announced panic do not count.
+/// Returns a problem for each line of the spawned Linux's console that shows one. The console can have the output of several
+/// lives. Lines between [`WILL_PANIC`] and the next life do not count.
 pub fn spawned_problems(mode: Mode, console: &str) -> Vec<String> {
     let mut counts = true;
     let mut problems = Vec::new();
     for line in console.lines() {
         counts = line.contains(BEGINS) || (counts && !line.contains(WILL_PANIC));
         if counts && is_trouble(line) {
-            problems.push(format!("{mode}: the spawned Linux says: {}", line.trim()));
+            problems.push(format!("{mode}: the spawned Linux's log shows a problem: {}", line.trim()));
         }
     }
     problems
 }
 
-/// The problem with the CPU that a spawned Linux gave up and got back, if there is one. It prints its online CPUs whenever they
-/// change.
+/// Returns a problem if the spawned Linux did not give up CPU 1 and get it back. The console shows this: CPUs 0 and 1 were
+/// online, then only CPU 0, then both.
 pub fn move_problem(mode: Mode, console: &str) -> Option<String> {
     let said: Vec<&str> =
         console.lines().filter_map(|line| Some(line.split_once(ONLINE)?.1.trim())).collect();
     (!said.windows(3).any(|w| w == ["0-1", "0", "0-1"])).then(|| {
-        format!("{mode}: no CPU of the spawned Linux was taken and given back; its online CPUs were, one after the other: {said:?}")
+        format!("{mode}: CPU 1 of the spawned Linux was not taken and given back; the lists of its online CPUs were: {said:?}")
     })
 }
 
-/// The failures that a bare-metal kernel reported on its own serial line.
+/// Returns a problem for each error record that a bare-metal kernel wrote to its own serial line.
 pub fn failures(mode: Mode, serial: &str) -> Vec<String> {
     let bad = serial.lines().filter(|line| line.starts_with("@{\"error\""));
-    bad.map(|line| format!("{mode}: a kernel beside Linux says: {}", line.trim())).collect()
+    bad.map(|line| format!("{mode}: a bare-metal kernel reported an error: {}", line.trim())).collect()
 }
 
-/// The problem with the APIC mode that Linux uses, if there is one.
+/// Returns a problem if Linux's log does not show that Linux uses the wanted mode of the local APIC.
 pub fn mode_problem(mode: Mode, console: &str) -> Option<String> {
     let x2apic = console.contains("x2apic enabled") || console.contains("x2apic: enabled");
     match mode {
-        Mode::Xapic if x2apic => Some(format!("{mode}: Linux uses x2APIC")),
-        Mode::X2apic if !x2apic => Some(format!("{mode}: Linux does not say that it uses x2APIC")),
+        Mode::Xapic if x2apic => Some(format!("{mode}: Linux uses x2APIC mode")),
+        Mode::X2apic if !x2apic => {
+            Some(format!("{mode}: Linux's log does not say that Linux uses x2APIC mode"))
+        }
         _ => None,
     }
 }
 
-/// The last lines.
+/// Returns the last `count` lines of a text.
 pub fn tail(text: &str, count: usize) -> Vec<&str> {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].to_vec()
@@ -155,7 +160,8 @@ mod tests {
         ] {
             assert!(!is_trouble(line), "{line}");
         }
-        assert_eq!(problems(Mode::Xapic, "fine\n Oops: 1 \nfine"), ["xAPIC: Linux says: Oops: 1"]);
+        let problem = "xAPIC: the host's log shows a problem: Oops: 1";
+        assert_eq!(problems(Mode::Xapic, "fine\n Oops: 1 \nfine"), [problem]);
     }
 
     #[test]
@@ -170,7 +176,7 @@ mod tests {
         assert_eq!(count(&[begins, panic]), 1);
         assert_eq!(count(&[begins, announced, panic, begins, stray]), 1, "of its next life");
         let problems = spawned_problems(Mode::Xapic, stray);
-        assert_eq!(problems, [format!("xAPIC: the spawned Linux says: {stray}")]);
+        assert_eq!(problems, [format!("xAPIC: the spawned Linux's log shows a problem: {stray}")]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Linux's make.
+//! Commands for the build of Linux, in an environment that does not change this build.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,8 +7,7 @@ use std::process::Command;
 
 use crate::provision;
 
-/// Environment variables that cargo, rustup or an outer make set for their own children, and others that would change Linux's
-/// build.
+/// Environment variables that would change the build of Linux. Some of them are set by cargo, rustup or make if they run xtask.
 const NOT_ITS: [&str; 12] = [
     "LD_LIBRARY_PATH",
     "RUSTFLAGS",
@@ -24,7 +23,8 @@ const NOT_ITS: [&str; 12] = [
     "INSTALL_MOD_STRIP",
 ];
 
-/// `program` without these variables. The choice of rustup's toolchain is kept.
+/// Returns a command that runs `program` without the variables in [`NOT_ITS`] and without cargo's. `RUSTUP_TOOLCHAIN` is kept, so
+/// rustup uses the same toolchain.
 pub fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut cmd = Command::new(program);
     let cargos = std::env::vars_os().map(|(name, _)| name);
@@ -38,7 +38,8 @@ pub fn clean(program: impl AsRef<OsStr>) -> Command {
     cmd
 }
 
-/// `make -s` in a source tree or a build folder, with this C compiler.
+/// Returns the command `make -s` for a source tree or a build folder of Linux, with the C compiler `cc`, and with a bindgen that
+/// is new enough if there is one.
 pub fn make(folder: &Path, cc: &str) -> Command {
     let mut cmd = clean("make");
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask linux`: boots a Linux with our module, and bare-metal kernels beside it, in one emulated machine.
+//! `cargo xtask linux`: boots a Linux with our module, the host. It starts bare-metal kernels and another Linux on the same
+//! emulated machine.
 
 mod board;
 mod boot;
@@ -35,78 +36,81 @@ use kernel::{Built, Series, Source, Wanted};
 
 pub use stage::{MODULE, VENDOR};
 
-/// What `linux` takes.
+/// The options of `cargo xtask linux`.
 #[derive(Args, Clone, Debug)]
 pub struct LinuxArgs {
-    /// The Linux to build; its source is fetched from Debian
+    /// The Linux to build. Its source is downloaded from Debian
     #[arg(long, value_enum, default_value_t = Series::V7_3)]
     pub kernel: Series,
-    /// Use a Linux source tree of your own instead; nothing is written to it
+    /// Use a Linux source tree of your own instead. Nothing is written to it
     #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
     pub source: Option<PathBuf>,
-    /// Build Linux with debug checks: lockdep, KASAN, kmemleak and others; slow
+    /// Build Linux with debug checks: lockdep, KASAN, kmemleak and others. This Linux is slow
     #[arg(long)]
     pub debug: bool,
-    /// The mode of the local APIC; each mode is a boot of its own
+    /// The mode of the local APIC. The machine is booted once for each mode
     #[arg(long, value_enum, default_value_t = Modes::Both)]
     pub mode: Modes,
     /// The layout of the links
     #[arg(long, value_enum, default_value_t = Generations::Both)]
     pub generation: Generations,
-    /// Messages each way per pair of kernels
+    /// Messages that each kernel sends to each other kernel
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub messages: u64,
-    /// How often everything is started and ended
+    /// How often Linux loads the module, starts and ends the bare-metal kernels, and unloads the module
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub cycles: u64,
-    /// What is spawned in addition to the bare-metal kernels: the same Linux as the host, or nothing. On the native link only
+    /// What is spawned in addition to the bare-metal kernels: the same Linux as the host, or nothing. Linux is spawned only while
+    /// the links are native
     #[arg(long, value_enum, default_value_t = Spawn::Linux)]
     pub spawn: Spawn,
     /// How often the spawned Linux is killed in mid-stream, and started again
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub lives: u64,
-    /// The ways in which the spawned Linux ends itself, one after the other [default: all]
+    /// The ways in which the spawned Linux ends itself. It is started again for each of them [default: all]
     #[arg(long, value_delimiter = ',', hide_default_value = true, default_values = boot::ENDS)]
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(boot::ENDS))]
     pub ends: Vec<String>,
-    /// Bytes to send over each network interface, each way: a multiple of 64 KiB
+    /// Number of bytes to send over each network interface, in each direction: a multiple of 64 KiB
     #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..=1 << 30))]
     pub bytes: u64,
-    /// Measure the network between two Linuxes with iperf3, and compare it with a pair of veth
+    /// Measure the network between the two Linuxes with iperf3, and also a pair of veth interfaces, for comparison
     #[arg(long)]
     pub iperf: bool,
-    /// Run one life of a spawned Linux instead of the scenario, and trace its device accesses
+    /// Instead of the scenario, start and stop a spawned Linux once, and trace its device accesses
     #[arg(long, conflicts_with_all = ["shell", "export"])]
     pub trace_devices: bool,
-    /// Pass damaged images to `start` for this many seconds instead of the scenario; best with --debug
+    /// Instead of the scenario, pass damaged images to the command `start` for this many seconds. With --debug, Linux finds more
+    /// faults
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["shell", "export", "trace_devices"])]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub fuzz_start: Option<u64>,
-    /// Test only the consoles, and the devices by which programs talk, instead of the scenario
+    /// Instead of the scenario, test only the consoles, and the devices by which programs talk
     #[arg(long, conflicts_with_all = ["shell", "export", "trace_devices", "fuzz_start"])]
     pub programs: bool,
-    /// Boot to a shell in Linux on this terminal, instead of the scenario, in the first mode. The spawned Linux has a shell too
+    /// Instead of the scenario, give a shell in Linux on this terminal, in the first mode. The spawned Linux has a shell too
     #[arg(long, conflicts_with_all = ["json", "export"])]
     pub shell: bool,
-    /// CPUs of the machine. Two are given to bare-metal kernels, and two more to a spawned Linux. More than 255 need x2APIC mode
-    /// [default: 6, or 4]
+    /// Number of CPUs of the machine. Two of them are given to bare-metal kernels, and two more to a spawned Linux. With more
+    /// than 255, use --mode x2apic [default: 6, or 4 with --spawn none]
     #[arg(long, value_parser = clap::value_parser!(u32).range(4..=512))]
     pub cpus: Option<u32>,
-    /// Hardware threads of each core. With 2, two CPUs in a row are one core, and whole cores are given away
+    /// Number of hardware threads of each core. With 2, CPUs 0 and 1 are one core, CPUs 2 and 3 are the next one, and so on
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
     pub threads: u32,
-    /// Build nothing; write the module's sources and all that they need to DIR, to be built with a Linux of your own
+    /// Do not build and boot Linux. Write the sources of the module, and all that they need, to DIR. There you can build the
+    /// module for a Linux of your own
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,
     /// Print the result as one JSON object on the last line of stdout; all other output goes to stderr
     #[arg(long)]
     pub json: bool,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
 
-/// The generations to run.
+/// The layouts of the links that are tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Generations {
@@ -117,6 +121,7 @@ pub enum Generations {
 }
 
 impl Generations {
+    /// The layouts, in the order in which they are tested.
     fn list(self) -> &'static [Generation] {
         match self {
             Generations::Native => &[Generation::Native],
@@ -137,22 +142,22 @@ pub enum Spawn {
 /// The least number of CPUs that Linux keeps.
 const OWN_CPUS: u32 = 2;
 
-/// The toolchain that builds everything, Linux included.
+/// The toolchain that builds the module, the bare-metal kernels, and the Rust code of Linux.
 const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
 
-/// The tools that this command needs.
+/// What must be installed for this command.
 pub fn needs(wanted: Wanted, x2apic: bool) -> Vec<Need> {
     let tools = Need::LinuxTools { debug: wanted.debug };
     let qemu = Need::Qemu { arch: Arch::X86, x2apic };
     vec![RUST, Need::Cc, tools, qemu, Need::Busybox, Need::Programs, Need::Linux(wanted)]
 }
 
-/// The Linux with which every change is tested.
+/// The Linux that `cargo xtask test` uses.
 pub fn tested() -> Wanted {
     Wanted { source: Source::Debian(Series::V7_3), debug: false }
 }
 
-/// The defaults of the options.
+/// Parses the options from a list of words, to get their defaults.
 #[derive(Parser)]
 struct Defaults {
     #[command(flatten)]
@@ -160,6 +165,7 @@ struct Defaults {
 }
 
 impl LinuxArgs {
+    /// The Linux that these options ask for. It is an error if the tree of the user cannot be used.
     fn wanted(&self) -> Result<Wanted> {
         let source = match &self.source {
             Some(folder) => {
@@ -172,6 +178,7 @@ impl LinuxArgs {
         Ok(Wanted { source, debug: self.debug })
     }
 
+    /// The task of Linux that these options ask for.
     fn scenario(&self) -> Scenario {
         match self.fuzz_start {
             Some(seconds) => Scenario::Fuzz(seconds),
@@ -182,33 +189,36 @@ impl LinuxArgs {
         }
     }
 
-    /// The machine. An error if the options do not fit together.
+    /// The machine that these options ask for. It is an error if the options do not fit together.
     fn board(&self, mode: Mode) -> Result<Board> {
         let spawn = self.spawn == Spawn::Linux;
         let fewest = OWN_CPUS + Board::given(spawn);
         let cpus = self.cpus.unwrap_or(fewest);
         ensure!(
             cpus >= fewest,
-            "{fewest} CPUs at least: --spawn none does with {}",
+            "--cpus must be at least {fewest}, or with --spawn none at least {}",
             OWN_CPUS + Board::given(false)
         );
         let threads = self.threads;
         ensure!(
             cpus.is_multiple_of(threads),
-            "{cpus} CPUs are not a whole number of cores with {threads} threads"
+            "{cpus} CPUs cannot be divided into cores with {threads} threads each"
         );
         let special = matches!(self.scenario(), Scenario::Trace | Scenario::Fuzz(_) | Scenario::Programs);
         ensure!(
             spawn || !special,
-            "--trace-devices, --fuzz-start and --programs want a Linux that can be spawned"
+            "--trace-devices, --fuzz-start and --programs spawn a Linux, so --spawn none cannot be used with them"
         );
         let native = self.generation.list().contains(&Generation::Native);
-        ensure!(native || !special, "--trace-devices, --fuzz-start and --programs need the native link");
+        ensure!(
+            native || !special,
+            "--trace-devices, --fuzz-start and --programs need the native link, so --generation rfc-v2 cannot be used with them"
+        );
         Ok(Board { mode, cpus, threads, spawn, debug: self.debug })
     }
 }
 
-/// A step, and the boot to which it belongs.
+/// A step of the scenario, and the mode of the boot in which it ran.
 #[derive(Debug, Serialize)]
 struct StepOf {
     mode: Mode,
@@ -216,21 +226,22 @@ struct StepOf {
     step: Step,
 }
 
-/// How often everything was started and ended in a boot.
+/// The number of cycles in the boot in this mode. In a cycle Linux loads the module, starts and ends the bare-metal kernels, and
+/// unloads the module.
 #[derive(Debug, Serialize)]
 struct CyclesOf {
     mode: Mode,
     done: u64,
 }
 
-/// The device accesses of a spawned Linux, and the boot to which they belong.
+/// A kind of device access of a spawned Linux, and the mode of the boot in which the accesses were made.
 #[derive(Debug, Serialize)]
 struct TouchedIn {
     mode: Mode,
     what: String,
 }
 
-/// How long something took.
+/// How long a part of the command took.
 #[derive(Debug, Serialize)]
 struct Timing {
     what: String,
@@ -251,7 +262,7 @@ struct LinuxSummary {
 }
 
 impl LinuxSummary {
-    /// Does something, and records how long it took.
+    /// Calls `act`, and records how long it took, under the name `what`.
     fn timed<T>(&mut self, what: impl Into<String>, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let done = act()?;
@@ -272,13 +283,13 @@ impl LinuxSummary {
         lines
     }
 
-    /// How many steps and cycles there were.
+    /// The numbers of steps and cycles, as text.
     fn counts(&self) -> String {
         let failed = self.steps.iter().filter(|s| !s.step.ok).count();
         let steps = format!("{} steps, {failed} of them failed", self.steps.len());
         match self.cycles.iter().map(|c| c.done).sum() {
             0u64 => steps,
-            cycles => format!("{steps}; up and down {cycles} times"),
+            cycles => format!("{steps}; {cycles} cycles of loading and unloading the module"),
         }
     }
 }
@@ -286,13 +297,13 @@ impl LinuxSummary {
 /// The result of a run.
 struct Outcome {
     summary: LinuxSummary,
-    /// What could not run here, and why.
+    /// A note about a mode that could not run, if there is one.
     not_run: Option<String>,
-    /// All problems.
+    /// All problems. The run passed if there are none.
     problems: Vec<String>,
 }
 
-/// `cargo xtask linux`: an error if anything went wrong.
+/// The command `cargo xtask linux`. It is an error if the run has a problem.
 pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()> {
     if let Some(dir) = &args.export {
         return export(places, provision, dir);
@@ -315,8 +326,9 @@ pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result
     bail!("the run failed:\n  {}", demo::first_of(&outcome.problems).join("\n  "))
 }
 
-/// The step of `test`: runs with the default options, except for the numbers of cycles and lives; and in x2APIC mode with two
-/// ways to end only, one orderly and one sudden. Then traces the device accesses of a spawned Linux. Returns notes.
+/// The step `linux` of `cargo xtask test`. First it runs the scenario with the default options, but with this number of cycles,
+/// and with one life. In x2APIC mode the spawned Linux ends itself in only two ways: one orderly and one sudden. Then it traces
+/// the device accesses of a spawned Linux. Returns notes.
 pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<String>> {
     let Defaults { args } = Defaults::try_parse_from(["linux"])?;
     let trace = LinuxArgs { mode: Modes::Xapic, trace_devices: true, ..args.clone() };
@@ -336,7 +348,7 @@ pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<
     Ok(notes)
 }
 
-/// Writes the module's sources to a folder.
+/// Writes the sources of the module to a folder, and says how to build them.
 fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
     let needs = [Need::Rust(Toolchain::Active, &[], &[]), Need::Cc];
     provision.announce(&needs)?;
@@ -344,11 +356,11 @@ fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
     let dir = std::env::current_dir()?.join(dir);
     stage::lay(places, &dir)?;
     println!(
-        "The module and all that it is built from: {dir}\n\
-         With a Linux that was built with CONFIG_RUST=y and this compiler ({compiler}):\n\
-         $ make -C WHERE_LINUX_WAS_BUILT M={dir}/{module} modules\n\
-         The libraries in macros/ run in that compiler only: for another one, do this anew with it.\n\
-         Options that the module needs: {dir}/{module}/config/base.config",
+        "The sources of the module, and all that they need, are in {dir}.\n\
+         You need a Linux that was built with CONFIG_RUST=y and with this compiler: {compiler}\n\
+         $ make -C FOLDER_OF_THE_BUILD_OF_LINUX M={dir}/{module} modules\n\
+         Only this compiler can use the libraries in macros/. To use another compiler, run this command again with it.\n\
+         The options of Linux that the module needs are in {dir}/{module}/config/base.config.",
         dir = dir.display(),
         compiler = stage::compiler()?,
         module = stage::MODULE,
@@ -356,7 +368,7 @@ fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds what is not built yet, and boots once in each mode.
+/// Builds Linux and all files that a boot needs, and boots the machine once in each mode.
 fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outcome> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
     let qemu = provision.qemu(Arch::X86)?;
@@ -374,7 +386,7 @@ fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outc
     Ok(outcome)
 }
 
-/// Does one boot, and adds its result.
+/// Boots the machine once, and adds the result to `outcome`.
 fn boot(qemu: &Qemu, job: &Job, outcome: &mut Outcome) -> Result<()> {
     let Outcome { summary, problems, .. } = outcome;
     let mode = job.board.mode;
@@ -387,17 +399,18 @@ fn boot(qemu: &Qemu, job: &Job, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Builds what is not built yet, and boots to a shell.
+/// Builds Linux and all files that a boot needs, and boots the machine to a shell.
 fn shell(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
     let qemu = provision.qemu(Arch::X86)?;
     let (modes, _) = demo::runnable(qemu, args.mode, places.ci)?;
-    let mode = modes.first().context("no mode can run")?;
+    let mode = modes.first().context("QEMU cannot run any of the modes")?;
     let linux = kernel::ready(&args.wanted()?)?;
     let initramfs = parts::build(places, &linux, args.spawn == Spawn::Linux, args.iperf)?;
     job(places, &linux, &initramfs, *mode, args)?.shell(qemu)
 }
 
+/// The task of a boot in this mode.
 fn job<'a>(
     places: &Places,
     linux: &Built,
@@ -441,7 +454,8 @@ mod tests {
         };
         let expected = r#"{"kernels":[],"pairs":[],"drains":[],"killed":[],"steps":[{"mode":"xapic","name":"load","ok":true,"detail":"as it must be"},{"mode":"xapic","name":"load","ok":false,"detail":"as it must be"}],"cycles":[{"mode":"xapic","done":3}],"kernel_version":"7.3.4","timings":[{"what":"kernel","seconds":1.5}]}"#;
         assert_eq!(serde_json::to_string(&summary).ok().as_deref(), Some(expected));
-        assert_eq!(summary.counts(), "2 steps, 1 of them failed; up and down 3 times");
+        let counts = "2 steps, 1 of them failed; 3 cycles of loading and unloading the module";
+        assert_eq!(summary.counts(), counts);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The modules, built against a Linux.
+//! Builds the modules for a Linux that was built before.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,15 @@ use super::make::make;
 use super::stage::MODULE;
 use crate::cmd;
 
-/// The modules' files.
+/// The files of the modules.
 pub struct Modules {
     /// Our module.
     pub mk_ipi: PathBuf,
-    /// The module in C that tests it.
+    /// A module in C that tests our module.
     pub test: PathBuf,
 }
 
-/// Builds both modules, in the staged copy `stage`.
+/// Builds both modules in `stage`, the copy of the sources.
 pub fn build(linux: &Built, stage: &Path) -> Result<Modules> {
     let ours = stage.join(MODULE);
     let test = ours.join("test");

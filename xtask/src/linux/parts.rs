@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Builds all that a boot needs: the modules, the bare-metal kernels, the programs in C, and the initramfs of both Linuxes.
+//! Builds all files that a boot of Linux needs: the modules, the bare-metal kernels, the programs in C, and the initramfs of the
+//! host and of the spawned Linux.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,22 +17,27 @@ use super::stage;
 use crate::cmd::{self, Places};
 use crate::{image, provision};
 
-/// The addresses at which the bare-metal kernels are linked: in the memory that Linux must not use. The last image is linked
-/// elsewhere, because it must be refused.
+/// The images of the bare-metal kernels in Rust, each with the address at which it is linked. k1.elf is linked in the memory that
+/// the command line of Linux reserves for other kernels. far.elf is not, so the module must refuse to start it.
 const IMAGES: [(&str, u64); 2] = [("k1.elf", 0x1100_0000), ("far.elf", 0x0800_0000)];
-/// The same, for the kernel in C.
+/// The image of the kernel in C, with the address at which it is linked.
 const C_IMAGE: (&str, u64) = ("k2.elf", 0x1200_0000);
-/// The folder of programs in C, below the module's folder. They are linked statically.
+/// The folder of the programs in C, below the folder of the module.
 const TOOLS: &str = "tools";
+/// The program that runs a shell on the spawned Linux's UART.
 const UARTSH: &str = "uartsh";
+/// The program that passes damaged images to the module.
 const FUZZ_START: &str = "fuzz-start";
+/// The program that talks to other kernels through the module's devices.
 const TALK: &str = "talk";
 
+/// The file `from`, at the path `to` of an initramfs.
 fn entry(to: impl Into<String>, from: PathBuf) -> Entry {
     Entry { to: to.into(), from }
 }
 
-/// Builds what is not built yet. Returns the initramfs of the host.
+/// Builds all files, and returns the path of the host's initramfs. With `spawn` it has the files for a spawned Linux too, with
+/// `iperf` also iperf3.
 pub fn build(places: &Places, linux: &Built, spawn: bool, iperf: bool) -> Result<PathBuf> {
     let stage = places.own_target(&format!("linux/stage-{}", linux.key));
     stage::lay(places, &stage)?;
@@ -49,7 +55,7 @@ pub fn build(places: &Places, linux: &Built, spawn: bool, iperf: bool) -> Result
     Ok(file)
 }
 
-/// The entries that both Linuxes have, together with the files in a folder of the module.
+/// The files that are in both initramfs: the files in the folder `folder` of the module, busybox, the module, and some programs.
 fn common(places: &Places, folder: &str, modules: &Modules, iperf: bool) -> Result<Vec<Entry>> {
     let mut entries = initramfs::tree(&places.root.join(stage::MODULE).join(folder))?;
     entries.push(entry("/bin/busybox", provision::busybox().context("no static busybox")?));
@@ -67,7 +73,7 @@ fn images(places: &Places) -> Result<Vec<Entry>> {
     fs::create_dir_all(&images)?;
     let build = |(name, base)| {
         let file = images.join(name);
-        // Each has a target folder of its own, so that nothing is built twice.
+        // Each image has its own target folder. With one folder for all images, cargo would build everything again for each.
         image::linked_at(places, base, &format!("linux/bare-metal-{base:x}"), &file)?;
         Ok(entry(format!("/lib/mk_ipi/{name}"), file))
     };
@@ -78,7 +84,8 @@ fn images(places: &Places) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// The files with which the host spawns another Linux, which is the same Linux as the host. Also files that must be refused.
+/// The files by which the host spawns another Linux, which is the same Linux as the host. The bzImage and the program
+/// `fuzz-start` are for tests in which the module must refuse an image.
 fn spawned(places: &Places, linux: &Built, modules: &Modules, iperf: bool) -> Result<Vec<Entry>> {
     let mut guests = common(places, "initramfs-guest", modules, iperf)?;
     guests.push(entry(format!("/bin/{UARTSH}"), tool(places, UARTSH)?));
@@ -94,7 +101,7 @@ fn spawned(places: &Places, linux: &Built, modules: &Modules, iperf: bool) -> Re
     ])
 }
 
-/// A program of this machine, and all libraries that its loader needs, at the same paths.
+/// A program of this machine, in `/bin`; and the libraries that it loads, at the same paths as on this machine.
 fn with_libraries(program: &str) -> Result<Vec<Entry>> {
     let file = cmd::which(program).with_context(|| format!("no {program}"))?;
     let said = cmd::output(clean("ldd").arg(&file))?;
@@ -102,21 +109,21 @@ fn with_libraries(program: &str) -> Result<Vec<Entry>> {
     Ok(libraries.chain([entry(format!("/bin/{program}"), file.clone())]).collect())
 }
 
-/// The paths in what `ldd` says: `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)`.
+/// The paths in the output of `ldd`. Its lines are `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)`.
 fn libraries(said: &str) -> Vec<&str> {
     said.split_whitespace().filter(|word| word.starts_with('/')).collect()
 }
 
-/// The Linux as an ELF file, without debug information.
+/// Makes a copy of Linux's ELF file without debug information, and returns its path.
 fn stripped(places: &Places, linux: &Built) -> Result<PathBuf> {
     let file = places.own_target(&format!("linux/vmlinux-{}", linux.key));
     cmd::run(clean("objcopy").arg("--strip-debug").arg(linux.elf()).arg(&file))?;
     Ok(file)
 }
 
-/// The inspector, linked statically.
+/// Builds `mk-ipi-inspect`, linked statically, and returns its path.
 fn inspector(places: &Places) -> Result<PathBuf> {
-    // The target is named, so that these flags are not used for build scripts and macros.
+    // If a target is named, cargo does not use RUSTFLAGS for build scripts and macros.
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let folder = places.own_target("linux/inspect");
     let mut cargo = places.cargo();
@@ -127,7 +134,7 @@ fn inspector(places: &Places) -> Result<PathBuf> {
     Ok(folder.join(TARGET).join("debug/mk-ipi-inspect"))
 }
 
-/// Builds a program in C.
+/// Builds a program in C, linked statically, and returns its path.
 fn tool(places: &Places, name: &str) -> Result<PathBuf> {
     let source = Path::new(stage::MODULE).join(TOOLS).join(name.replace('-', "_")).with_extension("c");
     let folder = places.own_target("linux/tools");

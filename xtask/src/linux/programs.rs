@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs of this machine that are put into an initramfs, with all that they load: Python, socat, and an SSH server and
-//! client, if this machine has them.
+//! Programs of this machine that are put into an initramfs if this machine has them: Python, socat, and an SSH server and client.
+//! All files that they load are put into the initramfs, too.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,16 @@ use anyhow::{Context, Result};
 use super::initramfs::Entry;
 use crate::cmd;
 
+/// Python.
 const PYTHON: &str = "/usr/bin/python3";
+/// The other programs.
 const PROGRAMS: [&str; 3] = ["/usr/bin/socat", "/usr/sbin/dropbear", "/usr/bin/dbclient"];
-/// Imports the modules that the scenario's programs use, and prints the files of all loaded modules.
+/// A program in Python. It imports the Python modules that the scenario's programs use, and prints the files of all loaded
+/// modules.
 const MODULES: &str = "import fcntl, os, select, struct, sys\n\
     for m in list(sys.modules.values()):\n  f = getattr(m, '__file__', None)\n  if f: print(f)";
 
-/// The entries of those programs that this machine has.
+/// The entries for those programs that this machine has.
 pub fn entries() -> Result<Vec<Entry>> {
     let mut files = BTreeSet::new();
     if Path::new(PYTHON).exists() {
@@ -32,7 +35,7 @@ pub fn entries() -> Result<Vec<Entry>> {
     Ok(files.into_iter().map(|file| Entry { to: file.display().to_string(), from: file }).collect())
 }
 
-/// The libraries that a program or a library loads, and what loads them.
+/// The libraries that a program or a library loads, and its loader.
 fn libraries(file: &Path) -> Result<Vec<PathBuf>> {
     let is_python = file.extension().is_some_and(|end| end == "py");
     if is_python {
@@ -42,7 +45,7 @@ fn libraries(file: &Path) -> Result<Vec<PathBuf>> {
     Ok(listed(&said))
 }
 
-/// The paths that `ldd` names.
+/// The paths in the output of `ldd`.
 fn listed(said: &str) -> Vec<PathBuf> {
     said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Copies the module's sources into the layout that its Kbuild needs. A copy is used because a build writes files beside its
-//! sources.
+//! Copies the sources of the module, and of all crates in it, to a folder with the layout that Kbuild needs. The build uses a
+//! copy because Kbuild writes files to the folders of the sources.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,9 +16,9 @@ use crate::image::{self, BARE_METAL};
 
 /// The folder of the module.
 pub const MODULE: &str = "examples/linux";
-/// The manifest and the lock file of the external crates. It is a workspace of its own.
+/// The folder with the manifest and the lock file of the external crates. It is a workspace of its own.
 pub const VENDOR: &str = "examples/linux/vendor";
-/// The crates that Kbuild compiles into the module.
+/// The external crates that Kbuild compiles into the module.
 const CRATES: [&str; 9] = [
     "bit_field",
     "bitflags",
@@ -30,17 +30,17 @@ const CRATES: [&str; 9] = [
     "x86_64",
     "zerocopy",
 ];
-/// The procedural macros that they use; the compiler loads them.
+/// The procedural macros that these crates use. Cargo builds them, and the compiler loads them.
 const MACROS: [&str; 3] = ["const_fn", "rustversion", "zerocopy_derive"];
-/// Folders of a package that its build does not need.
+/// Folders of an external crate that are not copied, because its build does not need them.
 const NOT_BUILT: [&str; 4] = ["tests", "examples", "ci", "testdata"];
-/// The name of the list of staged files, which is in the copy too.
+/// The name of the file in the copy that lists all copied files.
 const LIST: &str = ".staged";
 
-/// The files of the copy: from the path in the copy to the source file.
+/// The files of the copy: the path in the copy, and the source file.
 type Files = BTreeMap<PathBuf, PathBuf>;
 
-/// Makes the copy in `dir`, or brings it up to date. Only changed files are written, so that make rebuilds only these.
+/// Makes the copy in `dir`, or brings it up to date. Only changed files are written, so that make builds only these again.
 pub fn lay(places: &Places, dir: &Path) -> Result<()> {
     let mut files = Files::new();
     let root = &places.root;
@@ -70,12 +70,13 @@ pub fn lay(places: &Places, dir: &Path) -> Result<()> {
     write(dir, &files)
 }
 
-/// All files of `folder`, as files below `to`.
+/// Returns all files of `folder`. In the copy they will be in `to`.
 fn below(to: &Path, folder: &Path) -> Result<Files> {
     Ok(listed(folder)?.into_iter().map(|entry| (to.join(&entry), folder.join(&entry))).collect())
 }
 
-/// The files in `folder` and its subfolders, without hidden files and files of a build.
+/// Returns the paths of the files in `folder` and its subfolders, relative to `folder`. Hidden files, and files that a build has
+/// made, are left out.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![PathBuf::new()];
@@ -99,20 +100,20 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether the name is that of a file that a build in this folder would write.
+/// Returns whether a file with this name is hidden, or is the output of a build.
 fn is_litter(name: &str) -> bool {
     let ends = [".o", ".a", ".ko", ".mod", ".mod.c", ".cmd", ".d", ".rmeta"];
     let names = ["Module.symvers", "modules.order", "target"];
     name.starts_with('.') || names.contains(&name) || ends.iter().any(|end| name.ends_with(end))
 }
 
-/// Writes `files` to `dir`, and removes other files that an earlier call put there.
+/// Writes `files` to `dir`. A file that an earlier call wrote, and that is not in `files`, is removed.
 fn write(dir: &Path, files: &Files) -> Result<()> {
     fs::create_dir_all(dir)?;
     let list = dir.join(LIST);
     let before = fs::read_to_string(&list).unwrap_or_default();
     for path in gone(&before, files) {
-        // The user may have deleted it.
+        // This fails if the user has deleted the file, which does no harm.
         let _ = fs::remove_file(dir.join(path));
     }
     let lines: Vec<String> = files.keys().map(|path| path.display().to_string()).collect();
@@ -129,7 +130,7 @@ fn write(dir: &Path, files: &Files) -> Result<()> {
     Ok(())
 }
 
-/// The files in the list of an earlier call that are not in `files` any more.
+/// Returns the files in `before`, the list of an earlier call, that are not in `files`.
 fn gone<'a>(before: &'a str, files: &Files) -> Vec<&'a str> {
     before.lines().filter(|path| !path.is_empty() && !files.contains_key(Path::new(path))).collect()
 }
@@ -154,16 +155,16 @@ struct Target {
 }
 
 impl Package {
-    /// Its folder. The library's root file must be where Kbuild expects it.
+    /// Returns the folder of the package. It is an error if its library is not `src/lib.rs`, because Kbuild expects this file.
     fn folder(&self) -> Result<&Path> {
-        let folder = self.manifest_path.parent().context("a manifest without a folder")?;
+        let folder = self.manifest_path.parent().context("a manifest is not in a folder")?;
         let root = self.targets.iter().find(|t| t.kind.iter().any(|k| k == "lib")).map(|t| &t.src_path);
         ensure!(root == Some(&folder.join("src/lib.rs")), "{}: its library is not src/lib.rs", self.name);
         Ok(folder)
     }
 }
 
-/// The packages of the vendor workspace, fetched.
+/// Returns the packages of the workspace [`VENDOR`]. Cargo downloads them if they are missing.
 fn packages(places: &Places) -> Result<Metadata> {
     let mut cargo = places.cargo_in(Path::new(VENDOR));
     cargo.args(["metadata", "--format-version", "1", "--locked"]);
@@ -175,7 +176,7 @@ fn packages(places: &Places) -> Result<Metadata> {
     Ok(metadata)
 }
 
-/// Builds the macros. Returns the library of each.
+/// Builds the procedural macros. Returns the name and the shared library of each.
 fn macros(places: &Places) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut cargo = places.cargo_in(Path::new(VENDOR));
     cargo.args(["build", "--release", "--locked"]);
@@ -185,7 +186,9 @@ fn macros(places: &Places) -> Result<Vec<(&'static str, PathBuf)>> {
     for name in MACROS {
         let of_it = built.iter().filter(|a| a.target.name == name && a.target.is_proc_macro());
         let files: Vec<_> = of_it.flat_map(|a| &a.filenames).filter(|f| is_library(f)).collect();
-        let [file] = files.as_slice() else { bail!("{name}: {} libraries, not one", files.len()) };
+        let [file] = files.as_slice() else {
+            bail!("cargo built {} libraries of {name}, not one", files.len())
+        };
         found.push((name, file.to_path_buf()));
     }
     Ok(found)
@@ -195,7 +198,8 @@ fn is_library(file: &Path) -> bool {
     file.extension().is_some_and(|end| end == "so")
 }
 
-/// The output of `rustc --version`. The user must build with the same version.
+/// Returns the output of `rustc --version`. The user must build the module with the same version, because only this version can
+/// load the procedural macros.
 pub fn compiler() -> Result<String> {
     Ok(cmd::output(Command::new("rustc").arg("--version"))?.trim().into())
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The device accesses of a spawned Linux: compares QEMU's trace of each access with the list of allowed accesses.
+//! Checks the device accesses of a spawned Linux. QEMU writes each access of a CPU to a trace. This compares the trace with the
+//! list of allowed accesses.
 //!
-//! The host marks the begin and the end of the spawned Linux's life in the same trace, by a byte to a port that nothing else
-//! uses. Between the marks the given CPUs belong to the spawned Linux. The trace does not show memory and registers of the CPU
-//! (so nothing of an x2APIC).
+//! Just before the host starts the spawned Linux, and just after it has stopped this Linux, it writes a byte to a port. These two
+//! writes are marks in the trace. Between them the given CPUs belong to the spawned Linux. In this scenario the host does not
+//! start kernel 2, which is the only other user of that port. The trace shows no accesses to memory, and no accesses to registers
+//! of the CPU, so it shows no access to an x2APIC.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,33 +15,39 @@ use anyhow::Result;
 
 use crate::record::Mode;
 
-/// The events to trace.
+/// The names of the events that QEMU writes to the trace.
 pub const EVENTS: [&str; 2] = ["memory_region_ops_read", "memory_region_ops_write"];
 /// The port to which the host writes its marks.
 pub const MARKS: u64 = 0x220;
+/// The byte that marks the start of the spawned Linux.
 const BEGIN: u64 = b'b' as u64;
+/// The byte that marks its end.
 const END: u64 = b'e' as u64;
 
-/// The first port of the spawned Linux's UART, and how many ports it has.
+/// The ports of the spawned Linux's UART.
 const UART: std::ops::Range<u64> = 0x3e8..0x3f0;
+/// The registers of the local APIC.
 const APIC: std::ops::Range<u64> = 0xfee0_0000..0xfee0_1000;
-/// The interrupt command register: its low half, and its half with the destination.
+/// The low half of the interrupt command register. A write to it sends an interrupt.
 const ICR: u64 = 0xfee0_0300;
+/// The high half of the interrupt command register, which has the destination.
 const ICR_TO: u64 = 0xfee0_0310;
 /// The ports that select edge or level for the interrupts of the 8259.
 const ELCR: std::ops::Range<u64> = 0x4d0..0x4d2;
-/// Memory of the BIOS and of cards.
+/// The memory of graphics cards, of ROMs of cards, and of the BIOS.
 const BIOS: std::ops::Range<u64> = 0xa_0000..0x10_0000;
 /// The register of the CMOS that says how a CPU starts after a reset.
 const SHUTDOWN: u64 = 0x0f;
-/// Most accesses to the clock's registers in a boot. The clock is read once.
+/// The largest number of accesses to the CMOS's data port in a boot. Linux reads the clock there once.
 const CLOCK: u64 = 100;
-/// The address and data ports of the PCI configuration. Before it reads `pci=off`, Linux looks once for the graphics of an old
-/// Intel processor, at device 2.
+/// The address port of the PCI configuration space.
 const PCI_INDEX: u64 = 0xcf8;
+/// The data ports of the PCI configuration space.
 const PCI_DATA: std::ops::Range<u64> = 0xcfc..0xd00;
+/// The address of the first register of PCI device 2. Linux reads its vendor before it handles `pci=off`, to find the graphics of
+/// an old Intel processor.
 const GRAPHICS: u64 = 0x8000_1000;
-/// How many accesses that takes: one for the vendor, and one more if the vendor is Intel.
+/// How often Linux writes this address to [`PCI_INDEX`]: once to read the vendor, and once more if the vendor is Intel.
 const LOOKS: u64 = 2;
 
 /// One access of a CPU to a device.
@@ -52,8 +60,8 @@ struct Access<'a> {
     device: &'a str,
 }
 
-/// Parses a line such as `memory_region_ops_write cpu 0 mr 0x55d0 addr 0x70 value 0x8f size 1 name 'rtc-index'`. `None` if it
-/// is not an access of a CPU.
+/// Parses a line such as `memory_region_ops_write cpu 0 mr 0x55d0 addr 0x70 value 0x8f size 1 name 'rtc-index'`. Returns `None`
+/// if the line is not an access of a CPU.
 fn parse(line: &str) -> Option<Access<'_>> {
     let (head, device) = line.split_once(" name '")?;
     let mut words = head.split_ascii_whitespace();
@@ -71,7 +79,7 @@ fn parse(line: &str) -> Option<Access<'_>> {
     })
 }
 
-/// One kind of access.
+/// A kind of access. All accesses of one kind are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Touch {
     device: String,
@@ -88,38 +96,42 @@ impl fmt::Display for Touch {
     }
 }
 
-/// The last values that a CPU wrote to index registers. They are needed to interpret accesses to other registers.
+/// The last values that a CPU wrote to some registers. They say what the CPU's next access to another register means.
 #[derive(Default)]
 struct State {
     /// The selected register of the CMOS.
     cmos: u64,
-    /// The selected register of the PCI configuration.
+    /// [`GRAPHICS`] if this register of the PCI configuration space was selected before, otherwise 0.
     pci: u64,
-    /// The destination of the next interrupt.
+    /// The CPU to which the next interrupt is sent.
     to: u64,
 }
 
-/// The device accesses of a spawned Linux's CPUs during its life.
+/// The device accesses of a spawned Linux's CPUs between the two marks.
 pub struct Touched {
     mode: Mode,
+    /// The CPUs of the spawned Linux.
     cpus: Vec<u32>,
+    /// Whether the start mark was read, and the end mark was not read yet.
     lives: bool,
+    /// The number of start marks.
     begun: u32,
+    /// The number of end marks.
     ended: u32,
-    /// For each kind of access: how often, and the first value.
+    /// For each kind of access: the number of accesses, and the value of the first one.
     counts: BTreeMap<Touch, (u64, u64)>,
-    /// The index registers of each CPU.
+    /// The registers of each CPU that are needed to judge its accesses.
     states: BTreeMap<u32, State>,
 }
 
 impl Touched {
-    /// An empty list, for these CPUs.
+    /// Returns an empty list for a spawned Linux on these CPUs.
     pub fn new(mode: Mode, cpus: Vec<u32>) -> Self {
         let (counts, states) = (BTreeMap::new(), BTreeMap::new());
         Self { mode, cpus, lives: false, begun: 0, ended: 0, counts, states }
     }
 
-    /// Reads a whole trace.
+    /// Reads a trace, and adds its accesses.
     pub fn read(&mut self, trace: impl BufRead) -> Result<()> {
         for line in trace.split(b'\n') {
             self.take(&String::from_utf8_lossy(&line?));
@@ -127,6 +139,7 @@ impl Touched {
         Ok(())
     }
 
+    /// Handles a line of the trace.
     fn take(&mut self, line: &str) {
         let Some(access) = parse(line) else { return };
         let own = self.cpus.contains(&access.cpu);
@@ -138,19 +151,20 @@ impl Touched {
         }
         let why = self.objection(&access).unwrap_or("");
         let Access { write, addr, value, device, .. } = access;
-        // Allowed accesses to the local APIC are all counted as one kind.
+        // Allowed accesses to any register of the local APIC are counted as one kind.
         let addr = if why.is_empty() && APIC.contains(&addr) { APIC.start } else { addr };
         let touch = Touch { device: device.into(), write, addr, why };
         self.counts.entry(touch).or_insert((0, value)).0 += 1;
     }
 
+    /// Handles a byte that the host wrote to the port for marks.
     fn mark(&mut self, value: u64) {
         self.lives = value == BEGIN;
         self.begun += u32::from(value == BEGIN);
         self.ended += u32::from(value == END);
     }
 
-    /// Why a spawned Linux must not make this access; `None` if it is allowed.
+    /// Returns why a spawned Linux must not make this access, or `None` if the access is allowed.
     fn objection(&mut self, access: &Access<'_>) -> Option<&'static str> {
         let state = self.states.entry(access.cpu).or_default();
         match (access.addr, access.write) {
@@ -160,13 +174,14 @@ impl Touched {
                 return Some("the local APIC is in x2APIC mode")
             }
             (addr, _) if APIC.contains(&addr) || UART.contains(&addr) => {}
-            // Channel 2 of the timer, and its gate, to measure the speed of the CPU's clock.
+            // Linux measures the frequency of the CPU's clock with channel 2 of the timer (0x42, 0x43) and its gate (0x61).
             (0x42 | 0x61, _) => {}
             (0x43, true) if access.value >> 6 == 2 => {}
             (0x70, true) => state.cmos = access.value & 0x7f,
             (0x71, false) => {}
             (0x71, true) if state.cmos == SHUTDOWN && self.cpus.len() > 1 => {}
-            // Without an IO-APIC it initializes the 8259s, which a host in x2APIC mode does not use.
+            // Linux sets these if it finds no IO-APIC, because it then initializes the 8259s. A host in x2APIC mode does not use
+            // the 8259s.
             (addr, _) if ELCR.contains(&addr) && self.mode == Mode::X2apic => {}
             (PCI_INDEX, true) if access.value == GRAPHICS => state.pci = GRAPHICS,
             (addr, false) if PCI_DATA.contains(&addr) && state.pci == GRAPHICS => {}
@@ -176,7 +191,7 @@ impl Touched {
         None
     }
 
-    /// One line for each kind of access.
+    /// Returns one line of text for each kind of access.
     pub fn lines(&self) -> Vec<String> {
         let line = |(touch, (count, first)): (&Touch, &(u64, u64))| {
             let why = if touch.why.is_empty() { String::new() } else { format!(" ({})", touch.why) };
@@ -185,25 +200,32 @@ impl Touched {
         self.counts.iter().map(line).collect()
     }
 
-    /// All problems.
+    /// Returns all problems.
     pub fn problems(&self) -> Vec<String> {
         let mode = self.mode;
         if (self.begun, self.ended) != (1, 1) {
-            return vec![format!("{mode}: the trace has {} begins and {} ends", self.begun, self.ended)];
+            let (begun, ended) = (self.begun, self.ended);
+            return vec![format!(
+                "{mode}: the trace has {begun} start marks and {ended} end marks, not one of each"
+            )];
         }
         let mut problems = Vec::new();
         if self.sum(|touch| UART.contains(&touch.addr)) == 0 {
             problems.push(format!(
-                "{mode}: the trace does not show the spawned Linux's own UART, so it is incomplete"
+                "{mode}: the trace shows no access to the spawned Linux's own UART, so the trace is incomplete"
             ));
         }
         let clock = self.sum(|touch| touch.addr == 0x71);
         if clock > CLOCK {
-            problems.push(format!("{mode}: the spawned Linux used the CMOS {clock} times"));
+            problems.push(format!(
+                "{mode}: the spawned Linux accessed the CMOS {clock} times, more than {CLOCK}"
+            ));
         }
         let looks = self.sum(|touch| touch.addr == PCI_INDEX && touch.why.is_empty());
         if looks > LOOKS {
-            problems.push(format!("{mode}: the spawned Linux looked for graphics on the bus {looks} times"));
+            problems.push(format!(
+                "{mode}: the spawned Linux selected PCI device 2 {looks} times, more than {LOOKS}"
+            ));
         }
         let bad = self.counts.iter().filter(|(touch, _)| !touch.why.is_empty());
         problems.extend(bad.map(|(touch, (count, first))| {
@@ -212,23 +234,26 @@ impl Touched {
         problems
     }
 
+    /// Returns the number of accesses of those kinds for which `which` is true.
     fn sum(&self, which: impl Fn(&Touch) -> bool) -> u64 {
         self.counts.iter().filter(|(touch, _)| which(touch)).map(|(_, (count, _))| count).sum()
     }
 }
 
-/// Why an interrupt must not be sent: it goes to all CPUs, or it goes to another kernel's CPU and cannot be ignored there.
+/// Returns why the spawned Linux must not send this interrupt, or `None` if it is allowed. It must not send an interrupt to all
+/// CPUs. To a CPU of another kernel it must not send an interrupt that the CPU cannot ignore. `command` is the low half of the
+/// ICR, and `to` is the destination.
 fn interrupt(command: u64, to: u64, own: &[u32]) -> Option<&'static str> {
     const TO_ITSELF: u64 = 1;
     let (kind, shorthand) = (command >> 8 & 7, command >> 18 & 3);
-    // SMI, NMI, INIT, SIPI.
+    // A CPU cannot ignore an SMI, an NMI, an INIT or a SIPI.
     let forces = matches!(kind, 2 | 4 | 5 | 6);
     match shorthand {
         0 if forces && !own.iter().any(|cpu| u64::from(*cpu) == to) => {
-            Some("another kernel's CPU cannot ignore it")
+            Some("the interrupt goes to a CPU of another kernel, which cannot ignore it")
         }
         0 | TO_ITSELF => None,
-        _ => Some("it sends to all CPUs of the machine"),
+        _ => Some("the interrupt goes to all CPUs of the machine"),
     }
 }
 
@@ -244,7 +269,7 @@ mod tests {
         format!("{event} cpu {cpu} mr 0x1 addr {addr:#x} value {value:#x} size 1 name 'x'")
     }
 
-    /// The problems of a life in which `accesses` are made, and a word is printed.
+    /// Returns the problems of a trace with these accesses between the marks. It also has one write to the UART.
     fn found(mode: Mode, cpus: &[u32], accesses: &[(bool, i32, u64, u64)]) -> Vec<String> {
         let mut touched = Touched::new(mode, cpus.to_vec());
         let own = (true, 4, UART.start, 0x40);
