@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Campaigns: they run for a short time in `cargo xtask test`, and for any time by a command of their own.
+//! Tests that can be made longer by options: loom models, litmus tests, scenarios, killed processes, and fuzz targets. Each has a
+//! command of its own with these options. `cargo xtask test` runs a short form of each.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use super::Notes;
 use crate::cmd::{self, Places};
 use crate::provision::{self, Need, Provision, Toolchain};
 
-/// The workspace of the fuzz targets.
+/// The folder of the fuzz targets, a workspace of its own.
 pub const FUZZ: &str = "fuzz";
 /// The toolchain that Miri and the fuzzer need.
 pub const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
@@ -24,21 +25,21 @@ pub fn tests(mut cmd: Command) -> Result<Notes> {
 
 /// The names of the litmus tests begin with this.
 pub const LITMUS: &str = "litmus::";
-/// Schedules of each litmus test in `test`.
+/// The number of schedules of each litmus test in `cargo xtask test`.
 pub const SHORT_LITMUS_SEEDS: u64 = 4;
 
-/// What `litmus` takes.
+/// The options of `cargo xtask litmus`.
 #[derive(Args, Clone, Debug)]
 pub struct LitmusArgs {
     /// How many schedules of each test to try
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
 
-/// `cargo xtask litmus`.
+/// The command `cargo xtask litmus`.
 pub fn litmus(places: &Places, provision: &Provision, args: &LitmusArgs) -> Result<()> {
     provision.announce(&[NIGHTLY])?;
     provision.ensure(&[NIGHTLY])?;
@@ -46,7 +47,8 @@ pub fn litmus(places: &Places, provision: &Provision, args: &LitmusArgs) -> Resu
     Ok(())
 }
 
-/// Runs the litmus tests on Miri's weak memory. Each seed is another schedule, in which other loads return old values.
+/// Runs the litmus tests on Miri's weak memory. Each seed gives another schedule: Miri switches threads at other places, and lets
+/// other loads return old values.
 pub fn litmus_tests(places: &Places, seeds: u64) -> Result<Notes> {
     let nightly = format!("+{}", provision::toolchain_name(Toolchain::Nightly)?);
     let mut cmd = places.cargo();
@@ -58,24 +60,25 @@ pub fn litmus_tests(places: &Places, seeds: u64) -> Result<Notes> {
     Ok(vec![format!("litmus tests with {seeds} seeds")])
 }
 
-/// The probability that another thread runs after a step. It is high, because a litmus test is short.
+/// The probability that Miri switches to another thread after a step. It is high, because a litmus test has only few steps.
 const PREEMPTION: &str = "0.05";
 
-/// The number of preemptions per execution that loom tries in `test`. Two find nearly all mistakes.
+/// The largest number of preemptions in one execution that loom tries in `cargo xtask test`. Two preemptions find nearly all
+/// mistakes.
 pub const SHORT_PREEMPTIONS: u32 = 2;
 
-/// What `loom` takes.
+/// The options of `cargo xtask loom`.
 #[derive(Args, Clone, Debug)]
 pub struct LoomArgs {
-    /// Three preemptions per execution instead of two; takes long
+    /// Try up to three preemptions in each execution instead of two. Takes long
     #[arg(long)]
     deep: bool,
-    /// Most preemptions per execution; 0 means no bound, which may never end
+    /// The largest number of preemptions in each execution. 0 means no bound: then the run may never end
     #[arg(long)]
     preemptions: Option<u32>,
 }
 
-/// `cargo xtask loom`.
+/// The command `cargo xtask loom`.
 pub fn loom(places: &Places, args: &LoomArgs) -> Result<()> {
     let bound = if args.deep { SHORT_PREEMPTIONS + 1 } else { SHORT_PREEMPTIONS };
     let notes = loom_models(places, args.preemptions.unwrap_or(bound))?;
@@ -83,18 +86,18 @@ pub fn loom(places: &Places, args: &LoomArgs) -> Result<()> {
     Ok(())
 }
 
-/// What `scenarios` takes.
+/// The options of `cargo xtask scenarios`.
 #[derive(Args, Clone, Debug)]
 pub struct ScenariosArgs {
     /// How many schedules to try
     #[arg(long, default_value_t = 50)]
     seeds: u64,
-    /// Of the points of a second death, try every Nth; 1 tries all
+    /// Where a kernel can be stopped a second time, try only every Nth of these places. 1 tries all
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     stride: u64,
 }
 
-/// `cargo xtask scenarios`.
+/// The command `cargo xtask scenarios`.
 pub fn scenarios(places: &Places, args: &ScenariosArgs) -> Result<()> {
     let mut cmd = places.cargo();
     cmd.args(["test", "--release", "-p", "mk-ipi-mock", "--test", "scenarios", "--", "--nocapture"]);
@@ -104,10 +107,10 @@ pub fn scenarios(places: &Places, args: &ScenariosArgs) -> Result<()> {
     Ok(())
 }
 
-/// What `kills` takes.
+/// The options of `cargo xtask kills`.
 #[derive(Args, Clone, Debug)]
 pub struct KillsArgs {
-    /// How many processes to kill
+    /// How often a process is killed
     #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     kills: u64,
     /// The seed of the random moments
@@ -115,7 +118,7 @@ pub struct KillsArgs {
     seed: u64,
 }
 
-/// `cargo xtask kills`.
+/// The command `cargo xtask kills`.
 pub fn kills(places: &Places, args: &KillsArgs) -> Result<()> {
     let mut cmd = places.cargo();
     cmd.args(["test", "--release", "-p", "mk-ipi-process", "--test", "kills"]);
@@ -124,13 +127,13 @@ pub fn kills(places: &Places, args: &KillsArgs) -> Result<()> {
     Ok(())
 }
 
-/// Runs the loom models of all crates, with this number of preemptions per execution.
+/// Runs the loom models of all crates, with at most this number of preemptions in each execution. 0 means no bound.
 pub fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
     let mut cmd = places.cargo();
     cmd.args(["test", "--profile", "loom", "--lib"]);
     cmd.args(["-p", "mk-ipi", "-p", "mk-ipi-core", "-p", "mk-ipi-arm64", "-p", "mk-ipi-riscv", "loom"]);
     cmd.env("CARGO_TARGET_DIR", places.own_target("loom")).env("RUSTFLAGS", "--cfg loom");
-    // A model that must fail has a small stack, too small to print a backtrace.
+    // Some models must panic, and the stack of a model is too small to print a backtrace.
     cmd.env("RUST_BACKTRACE", "0");
     match preemptions {
         0 => cmd.env_remove("LOOM_MAX_PREEMPTIONS"),
@@ -144,22 +147,22 @@ pub fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
     Ok(notes)
 }
 
-/// Seconds per fuzz target in `test`.
+/// How many seconds each fuzz target runs in `cargo xtask test`.
 pub const SHORT_FUZZ_SECONDS: u64 = 10;
 
-/// What `fuzz` takes.
+/// The options of `cargo xtask fuzz`.
 #[derive(Args, Clone, Debug)]
 pub struct FuzzArgs {
-    /// Seconds per target
+    /// How many seconds each target runs
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// The checker for wrong memory accesses; with `none` there are about three times as many executions
+    /// The sanitizer, which finds wrong accesses to memory. With `none` there are about three times as many executions
     #[arg(long, value_enum, default_value_t = Sanitizer::Address)]
     sanitizer: Sanitizer,
-    /// Only this target; may be given several times
+    /// Run only this target (can be given several times)
     #[arg(long, value_name = "TARGET")]
     only: Vec<String>,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
@@ -172,7 +175,7 @@ pub enum Sanitizer {
     None,
 }
 
-/// `cargo xtask fuzz`.
+/// The command `cargo xtask fuzz`.
 pub fn fuzz(places: &Places, provision: &Provision, args: &FuzzArgs) -> Result<()> {
     let needs = [NIGHTLY, Need::CargoTool("cargo-fuzz")];
     provision.announce(&needs)?;
@@ -181,7 +184,8 @@ pub fn fuzz(places: &Places, provision: &Provision, args: &FuzzArgs) -> Result<(
     Ok(())
 }
 
-/// Runs each fuzz target, or only the named ones, for this time.
+/// Runs each fuzz target for this number of seconds. If `only` has names, only these targets are run. Returns a note with the
+/// number of executions.
 pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer, only: &[String]) -> Result<Notes> {
     let nightly = provision::toolchain_name(Toolchain::Nightly)?;
     let program = provision::tool("cargo-fuzz").unwrap_or_else(|| PathBuf::from("cargo-fuzz"));
@@ -195,9 +199,13 @@ pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer, only: &
     };
     let listed = cmd::output(cargo_fuzz().arg("list"))?;
     let all: Vec<&str> = listed.split_whitespace().collect();
-    ensure!(!all.is_empty(), "{FUZZ} has no target");
+    ensure!(!all.is_empty(), "{FUZZ} has no fuzz target");
     for name in only {
-        ensure!(all.contains(&name.as_str()), "no target {name}; there are {}", all.join(", "));
+        ensure!(
+            all.contains(&name.as_str()),
+            "there is no fuzz target {name}; the targets are: {}",
+            all.join(", ")
+        );
     }
     let wanted = |name: &&str| only.is_empty() || only.iter().any(|one| one == name);
     let targets: Vec<&str> = all.into_iter().filter(wanted).collect();
@@ -210,7 +218,7 @@ pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer, only: &
     for target in &targets {
         let mut cmd = cargo_fuzz();
         cmd.args(["run", target, "--sanitizer", sanitizer, "--target-dir"]).arg(places.own_target(built));
-        // New inputs go to the first folder; the second is in git and stays as it is.
+        // The fuzzer reads the inputs in both folders. It writes new inputs to the first one only. The second one is in git.
         let found = places.own_target("corpus").join(target);
         fs::create_dir_all(&found)?;
         cmd.arg(found);

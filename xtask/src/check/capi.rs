@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The library for C: its header compiles with each compiler, its C tests pass, it contains only what it should, and it needs
-//! only the symbols that the header names.
+//! The step `capi`: checks the library for C. The header must compile with each compiler, the C tests must pass, a program must
+//! contain only the functions that it calls, and the library must need only the symbols that the header names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,13 +15,13 @@ use crate::capi::{self, Limits, C_TESTS};
 use crate::cmd::{self, BARE_TARGET};
 use crate::{image, provision};
 
-/// The symbols that the library for this machine needs, according to the header; and `bcmp`, which compilers use for comparisons.
+/// The symbols that the header allows the library for this machine to need; and `bcmp`, which compilers use for comparisons.
 const DOCUMENTED: [&str; 5] = ["memcpy", "memset", "memcmp", "memmove", "bcmp"];
-/// The compiler flags for a sanitized program.
+/// The compiler flags for a program with sanitizers.
 const SANITIZED: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-/// Calls that `small.c` makes.
+/// Functions that `small.c` calls.
 const CALLED: [&str; 3] = ["mk_ipi_init", "mk_ipi_send", "mk_ipi_run_deferred"];
-/// Some calls that `small.c` does not make.
+/// Some functions that `small.c` does not call.
 const NOT_CALLED: [&str; 5] = [
     "mk_ipi_join",
     "mk_ipi_directory_create",
@@ -30,7 +30,7 @@ const NOT_CALLED: [&str; 5] = [
     "mk_ipi_boot_shared",
 ];
 
-/// The step.
+/// Runs the step. Returns notes with the results of the tests.
 pub fn run(context: &Context) -> Result<Notes> {
     let places = context.places;
     let out = places.own_target("capi").join("out");
@@ -54,22 +54,24 @@ pub fn run(context: &Context) -> Result<Notes> {
     Ok(notes)
 }
 
-/// The C and C++ compilers. On a developer's machine clang may be missing.
+/// Returns the pairs of a C and a C++ compiler that are installed. In CI it is an error if gcc or clang is missing. Elsewhere one
+/// of them is enough.
 fn compilers(ci: bool) -> Result<Vec<(&'static str, &'static str)>> {
     let mut found = Vec::new();
     for (cc, cxx) in [("gcc", "g++"), ("clang", "clang++")] {
         match cmd::which(cc).and(cmd::which(cxx)) {
             Some(_) => found.push((cc, cxx)),
             None if ci => bail!("there is no {cc} or no {cxx}"),
-            None => eprintln!("{cc} and {cxx}: at least one is missing, so both are left out"),
+            None => eprintln!("{cc} or {cxx} is missing, so neither of them is used"),
         }
     }
     ensure!(!found.is_empty(), "there is neither gcc nor clang");
     Ok(found)
 }
 
-/// Programs that include the header, and the flags with which they are compiled: as C99 and C11, freestanding, and as C++;
-/// without the compiler's own headers; with a kernel's types; and with macros of the patch that the caller has defined itself.
+/// Programs that include the header, and the compiler flags for each. They are: freestanding C11 and C99; C++; C99 without the
+/// compiler's own headers; C11 with types that a kernel defines; and C99 in which the caller defines the macros of the Linux
+/// patches itself, before or after the header.
 const HEADER_TESTS: [(&str, &[&str]); 7] = [
     (INCLUDES, &["-x", "c", "-std=c11", "-ffreestanding", "-nostdlib"]),
     (INCLUDES, &["-x", "c", "-std=c99", "-ffreestanding", "-nostdlib"]),
@@ -87,13 +89,15 @@ const HEADER_TESTS: [(&str, &[&str]); 7] = [
         &["-x", "c", "-std=c99"],
     ),
 ];
+/// A program that includes both headers, and one of them twice.
 const INCLUDES: &str = "#include <mk_ipi.h>\n#include <mk_ipi_peer.h>\n#include <mk_ipi.h>\n";
-/// The types as Linux defines them. They have the same sizes as those of the compiler, but are other types.
+/// The integer types as Linux defines them. They have the same sizes as the compiler's own types with these names, but some of
+/// them are different C types.
 const TYPES_OF_A_KERNEL: &str =
     "typedef unsigned long size_t;\ntypedef unsigned char uint8_t;\ntypedef unsigned int uint32_t;\n\
                                  typedef unsigned long long uint64_t;\ntypedef signed long long int64_t;\n";
 
-/// Compiles the header alone.
+/// Compiles the programs of [`HEADER_TESTS`].
 fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> {
     let object = out.join("header.o");
     let source = out.join("header.c");
@@ -112,7 +116,7 @@ fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> 
             .arg(&object);
         cmd::run(&mut cmd)?;
     }
-    // If a caller has defined a macro of the patch with another value, the header must not compile.
+    // If the caller has defined a macro of the Linux patches with another value, the header must not compile.
     fs::write(&source, "#define MK_MAX_DATA_SIZE 128\n#include <mk_ipi.h>\n")?;
     let mut wrong = Command::new(cc);
     wrong
@@ -123,18 +127,18 @@ fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> 
         .arg("-o")
         .arg(&object)
         .stderr(Stdio::null());
-    ensure!(!wrong.status()?.success(), "{cc} accepts a MK_MAX_DATA_SIZE of 128");
+    ensure!(!wrong.status()?.success(), "the header compiles with {cc} although MK_MAX_DATA_SIZE is 128");
     Ok(())
 }
 
-/// Compiles the kernel in C with each compiler. Other steps run it.
+/// Compiles the kernel in C with this compiler. The step `demo-qemu` runs it.
 fn kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<()> {
     let library = out.join("lib").join(BARE_TARGET).join("libmk_ipi.a");
     image::compile_c(context.places, cc, 0x0200_0000, &library, &out.join(format!("kernel-{cc}.elf")))
 }
 
-/// The book's kernels in C: checks that the host receives what the other kernel sends back. The other kernel must compile with
-/// our header only.
+/// Compiles and runs the two kernels in C that the book shows. Checks that the host receives what the other kernel sends back.
+/// The other kernel must compile although no header except ours can be found.
 fn first_kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<()> {
     let root = &context.places.root;
     let kernel = root.join(capi::RFC_V2_KERNEL);
@@ -158,22 +162,23 @@ fn first_kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<
     cmd::run(cmd.arg("-o").arg(&program))?;
     let said = cmd::output(&mut Command::new(&program))?;
     let wanted = ["the host heard \"hello, kernel 1\" from CPU 1"];
-    ensure!(said.lines().eq(wanted), "{} says {said:?}", capi::FIRST_KERNEL);
+    ensure!(said.lines().eq(wanted), "{} printed {said:?}, not {wanted:?}", capi::FIRST_KERNEL);
     Ok(())
 }
 
-/// Whether the compiler has the libraries for a sanitized program. On Debian gcc has them, and clang does not.
+/// Returns whether the compiler has the libraries for sanitizers. gcc must have them. On Debian clang does not have them.
 fn sanitizes(cc: &str, out: &Path) -> Result<bool> {
     let source = out.join("nothing.c");
     fs::write(&source, "int main(void) { return 0; }\n")?;
     let mut cmd = Command::new(cc);
     cmd.args(SANITIZED).arg(&source).arg("-o").arg(out.join("nothing")).stderr(Stdio::null());
     let links = cmd.status().with_context(|| cc.to_owned())?.success();
-    ensure!(links || cc != "gcc", "gcc cannot link a sanitized program");
+    ensure!(links || cc != "gcc", "gcc cannot link a program with sanitizers");
     Ok(links)
 }
 
-/// Runs the C tests, without and with sanitizers, and with peers in shared objects: ours, and one that was written from SPEC.md.
+/// Runs the C tests without and with sanitizers. Each time the tests are also run with two peers in shared objects: one that uses
+/// our library, and one that was written from SPEC.md only.
 fn programs(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<Notes> {
     let (places, include, library) = (context.places, out.join("include"), out.join("lib/libmk_ipi.a"));
     let shared = |source: &str, libraries: &[&Path]| -> Result<PathBuf> {
@@ -188,7 +193,7 @@ fn programs(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<Note
     let mut notes = Notes::new();
     for (name, flags) in [("plain", &[][..]), ("sanitized", &SANITIZED[..])] {
         if name == "sanitized" && !sanitizes(cc, out)? {
-            notes.push(format!("{cc}: not sanitized: its runtime is not installed"));
+            notes.push(format!("{cc}, sanitized: not run: the libraries for sanitizers are not installed"));
             continue;
         }
         let program = out.join(format!("mk_ipi_test-{cc}-{name}"));
@@ -203,8 +208,9 @@ fn programs(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<Note
     Ok(notes)
 }
 
-/// Checks that a peer in Python passes, which is driven through its standard input and output; and that a peer that refuses to
-/// send fails.
+/// Runs the test program with a peer in Python, which gets each call through its stdin, and answers through its stdout. This peer
+/// must pass. A peer that sends nothing must fail. A peer without the native link must pass the parts about RFC v2, and fail the
+/// others.
 fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
     if cmd::which("python3").is_none() {
         ensure!(!ci, "there is no python3");
@@ -216,7 +222,6 @@ fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
     let said = run(&python, &[])?;
     let wrong = format!("{python} | sed -u 's/^= 0$/= -22/'");
     ensure!(run(&wrong, &[]).is_err(), "a peer that sends nothing passed");
-    // A peer that implements only RFC v2 passes the test of that part, and fails the others.
     let text = fs::read_to_string(out.join("share/peer.py"))?;
     let (both, one) = ("{1: Slots, 2: Native}", "{1: Slots}");
     ensure!(text.matches(both).count() == 1, "peer.py has no {both}");
@@ -229,8 +234,8 @@ fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
     Ok(Some(format!("peer.py: {said}")))
 }
 
-/// Links the whole of each library, and checks that every function that the header declares exists, that only the symbols that
-/// the header names are undefined, and that there is no panic path.
+/// Links all functions of each library that the header declares. All of these must exist. Only the symbols that the header allows
+/// can be undefined, and there must be no panic path.
 fn symbols(context: &Context, out: &Path) -> Result<String> {
     let header = fs::read_to_string(out.join("include/mk_ipi.h"))?;
     let functions = capi::declared(&header);
@@ -246,16 +251,20 @@ fn symbols(context: &Context, out: &Path) -> Result<String> {
         cmd::run(&mut link)?;
         let object = fs::read(&whole)?;
         let found = no_panic::panic_symbols(&object)?;
-        ensure!(found.is_empty(), "a panic path is in {library}:\n  {}", found.join("\n  "));
+        ensure!(found.is_empty(), "{library} has a panic path:\n  {}", found.join("\n  "));
         let missing: Vec<_> =
             undefined(&object)?.into_iter().filter(|n| !needed.contains(&n.as_str())).collect();
-        ensure!(missing.is_empty(), "{library} needs {}", missing.join(", "));
+        ensure!(
+            missing.is_empty(),
+            "{library} needs symbols that the header does not name: {}",
+            missing.join(", ")
+        );
     }
-    Ok(format!("{} functions, none undefined, no panic", functions.len()))
+    Ok(format!("{} functions, none is undefined, none can panic", functions.len()))
 }
 
-/// A library for a kernel with one CPU: checks that the C tests pass, that its storage is small, and that a program that was
-/// built for other limits is refused.
+/// Builds a library for a kernel with one CPU. The C tests must pass with it, and its structure must be small. A program that was
+/// built for other limits must be refused.
 fn limits(context: &Context, out: &Path) -> Result<String> {
     let places = context.places;
     let limits = Limits { cpus: Some(1), handlers: Some(16), instances: Some(16), ..Limits::default() };
@@ -267,7 +276,8 @@ fn limits(context: &Context, out: &Path) -> Result<String> {
         .collect::<Vec<_>>();
     let said: Vec<_> = said.iter().map(String::as_str).collect();
     let usual = places.root.join(capi::PACKAGE).join("include");
-    // With the library's own header; with the default header and the limits as macros; and with the default header alone.
+    // The header has the limits of the library; the default header, with these limits as macros; the default header, without
+    // them.
     for (name, include, flags) in [
         ("own", folder.join("include"), &["-DONE_CPU"][..]),
         ("said", usual.clone(), &said[..]),
@@ -283,14 +293,15 @@ fn limits(context: &Context, out: &Path) -> Result<String> {
     Ok(format!("for one CPU: {}", capi::run_test(&program, None)?))
 }
 
-/// The undefined symbols of an object file.
+/// Returns the names of the undefined symbols of an object file.
 fn undefined(object: &[u8]) -> Result<BTreeSet<String>> {
     let file = object::File::parse(object)?;
     let symbols = file.symbols().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok());
     Ok(symbols.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
 }
 
-/// Links the least freestanding program: what it does not call is not in it.
+/// Links a small freestanding program. It must contain the functions that it calls, and no other functions of the library.
+/// Returns a note with its size.
 fn small(context: &Context, out: &Path) -> Result<String> {
     let program = out.join("small.elf");
     let mut link = capi::compiler(context.places, "cc", &out.join("include"));
@@ -301,10 +312,13 @@ fn small(context: &Context, out: &Path) -> Result<String> {
     let file = object::File::parse(&*elf)?;
     let names: BTreeSet<_> = file.symbols().filter_map(|s| s.name().ok()).collect();
     for name in CALLED {
-        ensure!(names.contains(name), "{C_TESTS}/small.c does not hold {name}");
+        ensure!(names.contains(name), "the program of {C_TESTS}/small.c does not contain {name}");
     }
     for name in NOT_CALLED {
-        ensure!(!names.contains(name), "{name} is in a program that does not call it");
+        ensure!(
+            !names.contains(name),
+            "the program of {C_TESTS}/small.c contains {name}, which it does not call"
+        );
     }
     let code = Command::new("size").arg(&program).stdin(Stdio::null()).output().context("size")?;
     let said = String::from_utf8_lossy(&code.stdout);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks in the instructions that a kernel links that there is a fence before each doorbell (SPEC A-5, AR-3, RV-3, RV-7). Unit
-//! tests with fake registers cannot show that the compiler left the fence in its place. On x86 it also checks the first
-//! instruction of each interrupt entry (SPEC A-12).
+//! The step `disassembly`: checks the compiled code of a program that calls every public function of the kernel crates. Before
+//! each doorbell there must be a fence (SPEC A-5, AR-3, RV-3). Unit tests with fake registers cannot show whether the compiler
+//! has moved the fence. A doorbell of an IMSIC is a store like any other, so the check only finds out whether the program has one
+//! with its fence (SPEC RV-7). On x86 each interrupt entry must begin with `endbr64` (SPEC A-12).
 
 mod arm64;
 mod barriers;
@@ -20,22 +21,21 @@ use crate::arch::Arch;
 use crate::cmd::Places;
 use crate::image;
 
-/// The interrupt command register in x2APIC mode (Intel SDM vol. 3A, table 10-6).
+/// The number of the MSR that is the interrupt command register (ICR) in x2APIC mode (Intel SDM vol. 3A, table 10-6).
 const ICR: u32 = 0x830;
 
-/// The symbols of interrupt entries begin with this (`doorbell_entry!` of mk-ipi-x86).
+/// The names of the symbols of interrupt entries begin with this text (`doorbell_entry!` of mk-ipi-x86).
 const ENTRY: &str = "mk_ipi_entry_";
 
 /// The number of correct doorbells and entries in the images.
 pub struct Found {
-    /// Doorbells of each architecture, each fenced.
+    /// For each architecture, the number of doorbells that have their fence.
     doorbells: [(Arch, usize); 3],
-    /// Interrupt entries on x86, each of which begins with `endbr64`.
+    /// The number of interrupt entries on x86 that begin with `endbr64`.
     entries: usize,
 }
 
-/// The step: checks that the images that call every public function have doorbells, each with its fence, and entries, each with
-/// `endbr64`.
+/// Runs the step. Returns notes with the numbers of doorbells and entries.
 pub fn run(context: &Context) -> Result<Notes> {
     let found = in_image(context.places)?;
     let mut notes: Notes =
@@ -44,7 +44,8 @@ pub fn run(context: &Context) -> Result<Notes> {
     Ok(notes)
 }
 
-/// Builds the images that call every public function, and counts their fenced doorbells and their entries.
+/// Builds the program for each architecture, and returns the numbers of doorbells and interrupt entries. It is an error if a
+/// doorbell has no fence, or if an entry does not begin with `endbr64`.
 pub fn in_image(places: &Places) -> Result<Found> {
     let (mut doorbells, mut entries) = (Arch::ALL.map(|arch| (arch, 0)), 0);
     for (arch, count) in &mut doorbells {
@@ -62,11 +63,12 @@ pub fn in_image(places: &Places) -> Result<Found> {
     Ok(Found { doorbells, entries })
 }
 
-/// The number of interrupt entries in an ELF file. An error if one does not begin with `endbr64`, or if there is none.
+/// Returns the number of interrupt entries in an ELF file. It is an error if one does not begin with `endbr64`, or if there is
+/// none.
 fn marked(elf: &[u8]) -> Result<usize> {
     let file = object::File::parse(elf)?;
     let mut found = 0;
-    // Symbols without a size are included, because an entry is assembly.
+    // Symbols without a size are included, because an entry is written in assembly.
     for symbol in file.symbols().filter(|symbol| !symbol.is_undefined()) {
         let name = symbol.name()?;
         if !name.starts_with(ENTRY) {
@@ -76,11 +78,11 @@ fn marked(elf: &[u8]) -> Result<usize> {
         let section = file.section_by_index(section)?;
         let at = symbol.address().checked_sub(section.address()).and_then(|at| usize::try_from(at).ok());
         let code = at.and_then(|at| section.data().ok()?.get(at..));
-        let code = code.with_context(|| format!("{name} lies outside its section"))?;
+        let code = code.with_context(|| format!("{name} is not in its section"))?;
         ensure!(begins_with_endbr64(code), "{name} does not begin with ENDBR64");
         found += 1;
     }
-    ensure!(found != 0, "it has no {ENTRY}*, so entries cannot be checked");
+    ensure!(found != 0, "the program has no symbol {ENTRY}*, so interrupt entries cannot be checked");
     Ok(found)
 }
 
@@ -88,38 +90,45 @@ fn begins_with_endbr64(code: &[u8]) -> bool {
     Decoder::new(64, code, DecoderOptions::NONE).decode().mnemonic() == Mnemonic::Endbr64
 }
 
-/// The number of doorbells in an ELF file. An error if one has no fence, or if there is none.
+/// Returns the number of doorbells in an ELF file. It is an error if one has no fence, or if there is none.
 fn fenced(arch: Arch, elf: &[u8]) -> Result<usize> {
     let file = object::File::parse(elf)?;
-    let text = file.section_by_name(".text").context("it has no .text")?;
+    let text = file.section_by_name(".text").context("the program has no section .text")?;
     let (code, address) = (text.data()?, text.address());
     let found = match arch {
         Arch::X86 => writes(code, address)?,
         Arch::Arm64 => barriers::doorbells(&arm64::decode(code, address), true)?,
         Arch::Riscv64 => {
             let all = riscv64::decode(code, address)?;
-            ensure!(riscv64::fenced_stores(&all) != 0, "it has no fenced doorbell of an IMSIC");
+            ensure!(
+                riscv64::fenced_stores(&all) != 0,
+                "the program has no doorbell of an IMSIC with its fence"
+            );
             barriers::doorbells(&all, false)?
         }
     };
-    ensure!(found != 0, "it has no doorbell, so the fence cannot be checked");
+    ensure!(found != 0, "the program has no doorbell, so the fence cannot be checked");
     Ok(found)
 }
 
-/// The number of WRMSR to the ICR in this code. An error if one has no fence.
+/// Returns the number of WRMSR to the ICR in x86-64 code at `address`. It is an error if one has no fence.
 fn writes(code: &[u8], address: u64) -> Result<usize> {
     let all: Vec<Instruction> =
         Decoder::with_ip(64, code, address, DecoderOptions::NONE).into_iter().collect();
     let targets: BTreeSet<u64> = all.iter().map(Instruction::near_branch_target).collect();
+    // `straight` has the instructions just before the present one that the CPU must have executed before it.
     let (mut found, mut straight) = (0, Vec::new());
     for instruction in all {
-        // If this instruction can be jumped to, the instructions before it may not have run.
+        // If a jump leads to this instruction, the CPU may not have executed the instructions before it.
         if targets.contains(&instruction.ip()) {
             straight.clear();
         }
         if instruction.mnemonic() == Mnemonic::Wrmsr && msr(&straight, instruction.ip())? == ICR {
             let at = instruction.ip();
-            ensure!(is_fenced(&straight), "WRMSR to the ICR at {at:#x} without MFENCE; LFENCE before it");
+            ensure!(
+                is_fenced(&straight),
+                "the WRMSR to the ICR at {at:#x} has no MFENCE and LFENCE before it"
+            );
             found += 1;
         }
         if instruction.flow_control() == FlowControl::Next {
@@ -131,18 +140,18 @@ fn writes(code: &[u8], address: u64) -> Result<usize> {
     Ok(found)
 }
 
-/// The MSR that the next WRMSR writes.
+/// Returns the number of the MSR that the WRMSR at `at` writes: the constant that an instruction before it has moved to ECX.
 fn msr(before: &[Instruction], at: u64) -> Result<u32> {
     let to_ecx = before.iter().rev().find(|i| matches!(i.op0_register(), Register::ECX | Register::RCX));
     match to_ecx {
         Some(i) if i.mnemonic() == Mnemonic::Mov && i.op1_kind() == OpKind::Immediate32 => {
             Ok(i.immediate32())
         }
-        _ => bail!("cannot tell which MSR is written at {at:#x}"),
+        _ => bail!("the code does not show which MSR the WRMSR at {at:#x} writes"),
     }
 }
 
-/// MFENCE, LFENCE, and then no access to memory.
+/// Returns whether these instructions contain MFENCE, directly after it LFENCE, and after these no access to memory.
 fn is_fenced(before: &[Instruction]) -> bool {
     let Some(at) = before.iter().rposition(|i| i.mnemonic() == Mnemonic::Mfence) else { return false };
     let (fence, rest) = before[at..].split_at(before[at..].len().min(2));
@@ -161,7 +170,7 @@ mod tests {
     const WRMSR: &[u8] = &[0x0f, 0x30];
     const STORE: &[u8] = &[0x89, 0x07];
     const MOVE: &[u8] = &[0x89, 0xd8];
-    /// To the next instruction.
+    /// A jump to the next instruction.
     const JUMP: &[u8] = &[0x74, 0x00];
 
     fn found(code: &[&[u8]]) -> Option<usize> {
@@ -179,7 +188,7 @@ mod tests {
     #[test]
     fn an_entry_begins_with_endbr64_or_is_an_error() {
         assert!(begins_with_endbr64(&[0xf3, 0x0f, 0x1e, 0xfa, 0x50]));
-        // ENDBR32, a push, a cut ENDBR64, nothing.
+        // ENDBR32; a push before ENDBR64; the first three bytes of ENDBR64; no bytes.
         for code in [&[0xf3, 0x0f, 0x1e, 0xfb][..], &[0x50, 0xf3, 0x0f, 0x1e, 0xfa], &[0xf3, 0x0f, 0x1e], &[]]
         {
             assert!(!begins_with_endbr64(code), "{code:x?}");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counts the instructions of the native link's quick paths. A count has no noise, so a higher count is noticed on any machine.
+//! The step `instructions`: counts the instructions that a send and a poll on the native link execute. Such a count does not
+//! depend on the machine and its load. So a change that makes the code slower is noticed on any machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,24 +18,27 @@ use crate::image;
 pub const FOLDER: &str = "tests/instructions";
 /// The file with the recorded counts.
 const RECORDED: &str = "counts.toml";
-/// How often each thing is done. It is a multiple of the periods of periodic work.
+/// How often the program repeats an operation. Some work is done only once in so many operations; this number is a multiple of
+/// these periods.
 const TIMES: u64 = 1024;
-/// A count may rise by less than this, because the code around the counted thing can change.
+/// A count can be higher than the recorded one by at most this, because the code around the operation can change.
 const TOLERANCE: f64 = 2.0;
 
-/// The counted things, and the limit of each.
+/// The operations, and the largest number of instructions that each can execute.
 const LIMITS: [(&str, f64); 4] =
     [("send", 80.0), ("send_of_4_cpus", 80.0), ("empty_poll", 40.0), ("poll_of_one", 200.0)];
 
 /// The content of the file with the recorded counts.
 #[derive(Deserialize)]
 struct Recorded {
-    /// The version of the compiler that was used.
+    /// The version of the compiler with which the program was built.
     rustc: String,
+    /// The number of instructions of each operation.
     instructions: BTreeMap<String, f64>,
 }
 
-/// The step: fails if a count is above its limit, or above the count that was recorded with the same compiler.
+/// Runs the step. It is an error if a count is above its limit; or if it is above the recorded count, by more than [`TOLERANCE`],
+/// and the compiler is the same. Returns notes with the counts.
 pub fn run(context: &Context) -> Result<Notes> {
     let folder = context.places.root.join(FOLDER);
     let file = folder.join(RECORDED);
@@ -47,17 +51,21 @@ pub fn run(context: &Context) -> Result<Notes> {
     if recorded.rustc == rustc {
         wrong.extend(above(&counts, &recorded.instructions, TOLERANCE));
     } else {
-        notes.push(format!("recorded with rustc {}, counted with {rustc}: limits only", recorded.rustc));
+        notes.push(format!(
+            "compared with the limits only: the recorded counts are for rustc {}, this is rustc {rustc}",
+            recorded.rustc
+        ));
     }
     ensure!(
         wrong.is_empty(),
-        "{}\nIf this is intended, record it in {FOLDER}/{RECORDED}:\nrustc = \"{rustc}\"\n\n[instructions]\n{}",
+        "{}\nIf this change is intended, write these counts to {FOLDER}/{RECORDED}:\nrustc = \"{rustc}\"\n\n[instructions]\n{}",
         wrong.join("\n"),
         counts.iter().map(|(what, count)| format!("{what} = {count:.1}\n")).collect::<String>(),
     );
     Ok(notes)
 }
 
+/// Builds the program, and returns its path.
 fn program(context: &Context) -> Result<std::path::PathBuf> {
     let mut cargo = context.places.cargo_in(Path::new(FOLDER));
     cargo.env("CARGO_TARGET_DIR", context.places.own_target("instructions"));
@@ -66,15 +74,16 @@ fn program(context: &Context) -> Result<std::path::PathBuf> {
     Ok(program.clone())
 }
 
-/// Such as `1.90.0`.
+/// The version of the compiler, such as `1.90.0`.
 fn rustc() -> Result<String> {
     let said = cmd::output(Command::new("rustc").arg("--version"))?;
-    said.split_whitespace().nth(1).map(ToOwned::to_owned).context("rustc does not say its version")
+    said.split_whitespace().nth(1).map(ToOwned::to_owned).context("rustc does not print its version")
 }
 
-/// The number of instructions of each thing.
+/// Returns the number of instructions of each operation.
 fn counts(program: &Path) -> Result<BTreeMap<String, f64>> {
-    // Counted with twice the repetitions, minus counted with once: so the start and the end of the program do not count.
+    // The program is run with TIMES and with 2 * TIMES repetitions. The difference is the instructions of TIMES operations,
+    // without the start and the end of the program.
     let each = |what: &str| -> Result<f64> {
         let (once, twice) = (collected(program, what, TIMES)?, collected(program, what, 2 * TIMES)?);
         Ok((twice as f64 - once as f64) / TIMES as f64)
@@ -88,7 +97,7 @@ fn counts(program: &Path) -> Result<BTreeMap<String, f64>> {
     ]))
 }
 
-/// All instructions of a run.
+/// Returns the number of all instructions of a run of the program.
 fn collected(program: &Path, what: &str, times: u64) -> Result<u64> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
@@ -100,17 +109,17 @@ fn collected(program: &Path, what: &str, times: u64) -> Result<u64> {
     instructions(&text).with_context(|| format!("callgrind printed no count:\n{text}"))
 }
 
-/// From callgrind's closing lines: `==123== Collected : 456`.
+/// Returns the number of instructions in the output of callgrind, from the line `==123== Collected : 456`.
 fn instructions(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
 }
 
-/// The counts that are above their limit, or have no limit.
+/// Returns a problem for each count that is above its limit by more than `tolerance`, or that has no limit.
 fn above(counts: &BTreeMap<String, f64>, limits: &BTreeMap<String, f64>, tolerance: f64) -> Vec<String> {
     let judge = |(what, count): (&String, &f64)| match limits.get(what) {
         Some(limit) if *count <= limit + tolerance => None,
-        Some(limit) => Some(format!("{what} takes {count:.1} instructions, and may take {limit}")),
-        None => Some(format!("{what} takes {count:.1} instructions, and has no limit")),
+        Some(limit) => Some(format!("{what} executes {count:.1} instructions, but only {limit} are allowed")),
+        None => Some(format!("{what} executes {count:.1} instructions, and has no limit")),
     };
     counts.iter().filter_map(judge).collect()
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask test`: runs every check, step by step. CI runs the same.
+//! `cargo xtask test`: runs every check, step by step. CI runs this command.
 
 mod campaigns;
 mod capi;
@@ -30,52 +30,55 @@ pub use steps::conformance_in_qemu;
 use crate::cmd::Places;
 use crate::provision::{Need, Provision};
 
-/// What `test` takes.
+/// The options of `cargo xtask test`.
 #[derive(Args, Clone, Debug)]
 pub struct TestArgs {
     /// Run only this step (can be given several times)
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
-    /// List the steps, and do nothing
+    /// List the steps, and run none of them
     #[arg(long)]
     list: bool,
-    /// Continue after a failed step
+    /// Run the other steps even if a step fails
     #[arg(long)]
     keep_going: bool,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
 
-/// What a step gets.
+/// What each step can use.
 pub struct Context<'a> {
-    /// Where things are.
+    /// The repository and the target folder.
     places: &'a Places,
     /// Installs missing tools.
     provision: &'a Provision,
 }
 
-/// Notes of a step that passed, such as what it could not run.
+/// Notes of a step that passed: what it counted, or what it could not run.
 type Notes = Vec<String>;
 
 /// One check.
 struct Step {
     name: &'static str,
+    /// A description for `--list`.
     what: &'static str,
+    /// What must be installed for this step.
     needs: Vec<Need>,
-    /// It takes too long for CI, and runs only when it is named.
+    /// Whether the step takes too long for CI. Such a step runs only if `--only` names it.
     long: bool,
+    /// Runs the check.
     run: fn(&Context) -> Result<Notes>,
 }
 
-/// How a step ended.
+/// The result of a step.
 enum End {
     Passed(Notes),
     Failed(String),
     NotRun,
 }
 
-/// Runs the steps. Its last line on stdout is `N passed, N failed`.
+/// The command `cargo xtask test`. Its last line on stdout is `N passed, N failed`. The exit status is 1 if a step failed.
 pub fn test(places: &Places, provision: &Provision, args: &TestArgs) -> Result<ExitCode> {
     let mut steps = steps::all();
     if let Some(unknown) = args.only.iter().find(|name| !steps.iter().any(|s| s.name == **name)) {
@@ -84,7 +87,7 @@ pub fn test(places: &Places, provision: &Provision, args: &TestArgs) -> Result<E
     }
     if args.list {
         for step in &steps {
-            let when = if step.long { " (only when it is named)" } else { "" };
+            let when = if step.long { " (runs only if --only names it)" } else { "" };
             println!("{:18} {}{when}", step.name, step.what);
         }
         return Ok(ExitCode::SUCCESS);
@@ -96,7 +99,7 @@ pub fn test(places: &Places, provision: &Provision, args: &TestArgs) -> Result<E
     Ok(conclude(&steps, &ends))
 }
 
-/// Whether the step must run: it is named; or no step is named, and it does not take too long for CI.
+/// Returns whether the step must run. If `only` names no step, all steps run that do not take too long for CI.
 fn wanted(step: &Step, only: &[String]) -> bool {
     if only.is_empty() {
         !step.long
@@ -105,6 +108,7 @@ fn wanted(step: &Step, only: &[String]) -> bool {
     }
 }
 
+/// Runs the steps, and returns their results and how long they took. After a failed step no step runs, except with `keep_going`.
 fn run_all(context: &Context, steps: &[Step], keep_going: bool) -> Vec<(End, Duration)> {
     let mut ends: Vec<(End, Duration)> = Vec::new();
     for step in steps {
@@ -129,6 +133,7 @@ fn run_all(context: &Context, steps: &[Step], keep_going: bool) -> Vec<(End, Dur
     ends
 }
 
+/// Prints the table of the results, and the last line. Returns the exit status.
 fn conclude(steps: &[Step], ends: &[(End, Duration)]) -> ExitCode {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
@@ -148,6 +153,7 @@ fn conclude(steps: &[Step], ends: &[(End, Duration)]) -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
+/// The last line, which CI reads.
 fn closing_line(passed: usize, failed: usize) -> String {
     format!("{passed} passed, {failed} failed")
 }

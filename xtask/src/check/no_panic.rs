@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks that a kernel links no panic path. An rlib does not contain generic and inlined functions, so it proves nothing.
-//! Therefore an image that calls every public function is linked, and its symbols are searched.
+//! The step `no-panic`: checks that the crates that a kernel links have no panic path. It links a program that calls every public
+//! function, and searches the symbols of this program. Libraries (rlib) are not searched, because they do not contain generic and
+//! inlined functions.
 
 use std::fs;
 use std::path::Path;
@@ -14,12 +15,14 @@ use crate::arch::Arch;
 use crate::cmd::shown;
 use crate::image;
 
-/// The image's crate, a workspace of its own.
+/// The folder of the program, a workspace of its own.
 pub const FOLDER: &str = "tests/no-panic";
-/// Its profiles: optimised for speed and for size. One level can remove a panic path that another keeps.
+/// The profiles with which the program is built: optimised for speed, and for size. One of them can remove a panic path that the
+/// other one keeps.
 const PROFILES: [&str; 2] = ["release", "small"];
 
-/// The step: checks that the image names every public function, that it has no panic symbol, and that a planted panic is noticed.
+/// Runs the step. Also checks that the program names every public function, and that a panic is found which is put into the
+/// program on purpose (the feature `planted-panic`).
 pub fn run(context: &Context) -> Result<Notes> {
     let root = &context.places.root;
     ensure!(root.join(FOLDER).join("Cargo.toml").is_file(), "there is no {FOLDER}");
@@ -27,7 +30,7 @@ pub fn run(context: &Context) -> Result<Notes> {
     let missing = public::not_named(&functions, &root.join(FOLDER).join("src"))?;
     ensure!(
         missing.is_empty(),
-        "{FOLDER}/src calls none of these public functions:\n  {}",
+        "{FOLDER}/src does not call these public functions:\n  {}",
         missing.join("\n  ")
     );
 
@@ -40,16 +43,17 @@ pub fn run(context: &Context) -> Result<Notes> {
             let found = panic_symbols(&fs::read(elf)?).with_context(|| elf.display().to_string())?;
             ensure!(
                 found.is_empty(),
-                "a panic path is linked ({target}, {profile}):\n  {}",
+                "the program has a panic path ({target}, {profile}):\n  {}",
                 found.join("\n  ")
             );
         }
         let caught = planted(context, arch, profile)?;
-        notes.push(format!("{target}, {profile}: a planted panic was noticed: {caught}"));
+        notes.push(format!("{target}, {profile}: the panic that was added on purpose was found: {caught}"));
     }
     Ok(notes)
 }
 
+/// The command that builds the program.
 fn build(context: &Context, arch: Arch, profile: &str, more: &[&str]) -> Command {
     let mut cargo = context.places.cargo_in(Path::new(FOLDER));
     cargo.env("CARGO_TARGET_DIR", context.places.own_target("no-panic"));
@@ -57,32 +61,37 @@ fn build(context: &Context, arch: Arch, profile: &str, more: &[&str]) -> Command
     cargo
 }
 
-/// Builds with the planted panic, and returns how it was noticed. An image that does not compile is an error.
+/// Builds the program with a panic that is added on purpose, and returns how the panic was found: by the linker, or by the
+/// symbols. It is an error if it was not found, or if the program does not compile.
 fn planted(context: &Context, arch: Arch, profile: &str) -> Result<&'static str> {
     let mut cargo = build(context, arch, profile, &["--features", "planted-panic"]);
     eprintln!("$ {}", shown(&cargo));
     let out = cargo.env_remove("RUSTFLAGS").stdin(Stdio::null()).output()?;
     if !out.status.success() {
         let text = String::from_utf8_lossy(&out.stderr);
-        ensure!(text.contains("error: linking with"), "the control does not build:\n{text}");
-        return Ok("it does not link");
+        ensure!(
+            text.contains("error: linking with"),
+            "the program with the added panic does not compile:\n{text}"
+        );
+        return Ok("the program cannot be linked");
     }
     for elf in image::executables(&mut build(context, arch, profile, &["--features", "planted-panic"]))? {
         if !panic_symbols(&fs::read(elf)?)?.is_empty() {
-            return Ok("its symbols are in the image");
+            return Ok("the program has symbols of a panic");
         }
     }
-    bail!("a planted panic was not noticed: this check does not work")
+    bail!("a panic that was added on purpose was not found, so this check does not work")
 }
 
-/// The symbols of an ELF file that have to do with panics, demangled.
+/// Returns the names of those symbols of an ELF file that belong to a panic, demangled. It is an error if the file has no
+/// symbols.
 pub fn panic_symbols(elf: &[u8]) -> Result<Vec<String>> {
     let file = object::File::parse(elf)?;
     let mut names = Vec::new();
     for symbol in file.symbols() {
         names.push(symbol.name()?.to_owned());
     }
-    ensure!(names.iter().any(|name| !name.is_empty()), "it has no symbols, so it cannot be checked");
+    ensure!(names.iter().any(|name| !name.is_empty()), "the file has no symbols, so it cannot be checked");
     Ok(names
         .iter()
         .filter(|name| is_panic(name))
@@ -90,7 +99,8 @@ pub fn panic_symbols(elf: &[u8]) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Whether a symbol has to do with panics. The image's own crate has the word in its name, which does not count.
+/// Returns whether the name of a symbol says that it belongs to a panic. The name of the program's own crate contains the word
+/// "panic", which does not count.
 fn is_panic(name: &str) -> bool {
     let name = name.replace("no_panic", "").replace("no-panic", "");
     name.contains("panic") || name.contains("rust_begin_unwind")

@@ -11,12 +11,12 @@ use syn::{Attribute, FnArg, ImplItem, Item, Signature, Type, Visibility};
 
 use crate::cmd::{KERNEL_CRATES, SPAWN_FOLDER};
 
-/// A public function: its file, its type if it is a method, and its name.
+/// A public function.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Function {
     file: String,
-    /// The type of a function without a receiver. There are many such functions with one name, such as `new`, so the program must
-    /// name the type too.
+    /// The type, if this is a function of a type without `self`. Several types have such a function with the same name, such as
+    /// `new`. So the program must name the type too.
     owner: Option<String>,
     name: String,
 }
@@ -34,7 +34,7 @@ pub fn functions(root: &Path) -> Result<Vec<Function>> {
     Ok(found.into_iter().collect())
 }
 
-/// The functions of `functions` that no file below `folder` names, one line each.
+/// Returns those of `functions` that no Rust file in `folder` names, as one line of text each.
 pub fn not_named(functions: &[Function], folder: &Path) -> Result<Vec<String>> {
     let mut words = Vec::new();
     for file in rust_files(folder)? {
@@ -44,6 +44,7 @@ pub fn not_named(functions: &[Function], folder: &Path) -> Result<Vec<String>> {
     Ok(missing(functions, &words))
 }
 
+/// Returns those of `functions` that `words` do not name, as one line of text each.
 fn missing(functions: &[Function], words: &[String]) -> Vec<String> {
     let unnamed = functions.iter().filter(|f| !is_named(f, words));
     unnamed
@@ -54,7 +55,7 @@ fn missing(functions: &[Function], words: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Whether the words contain `Owner::name` or `Owner::<..>::name`, or the name alone if there is no owner.
+/// Returns whether the words contain `Owner::name` or `Owner::<..>::name`; or if there is no owner, the name alone.
 fn is_named(function: &Function, words: &[String]) -> bool {
     let Some(owner) = &function.owner else { return words.contains(&function.name) };
     let after = words.iter().enumerate().filter(|(_, w)| *w == owner).map(|(at, _)| &words[at + 1..]);
@@ -73,6 +74,7 @@ fn is_named(function: &Function, words: &[String]) -> bool {
     })
 }
 
+/// Adds each token of a program to `words`. Groups become flat: each bracket is a word too.
 fn flatten(tokens: TokenStream, words: &mut Vec<String>) {
     for token in tokens {
         match token {
@@ -86,6 +88,7 @@ fn flatten(tokens: TokenStream, words: &mut Vec<String>) {
     }
 }
 
+/// Returns the public functions in the text of a Rust file.
 fn in_text(text: &str, file: &str) -> Result<Vec<Function>> {
     let mut found = Vec::new();
     let parsed = syn::parse_file(text)?;
@@ -95,6 +98,7 @@ fn in_text(text: &str, file: &str) -> Result<Vec<Function>> {
     Ok(found)
 }
 
+/// Adds the public functions among `items` to `found`. Functions of a trait are left out.
 fn collect(items: &[Item], file: &str, found: &mut Vec<Function>) {
     for item in items {
         match item {
@@ -120,6 +124,7 @@ fn collect(items: &[Item], file: &str, found: &mut Vec<Function>) {
     }
 }
 
+/// Describes a function in an `impl` block of the type `owner`.
 fn method(file: &str, owner: &Type, signature: &Signature) -> Function {
     let with_receiver = matches!(signature.inputs.first(), Some(FnArg::Receiver(_)));
     let owner = match owner {
@@ -133,7 +138,8 @@ fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// Whether the attributes exclude the item from a kernel: `#[cfg(test)]`, `#[cfg(loom)]`, or one of them inside `all`.
+/// Returns whether the attributes say that the item is not in a kernel: `#[cfg(test)]`, `#[cfg(loom)]`, or `#[cfg(all(..))]`
+/// without `not`, which the crates use only for tests and models.
 fn is_elsewhere(attributes: &[Attribute]) -> bool {
     attributes.iter().filter(|a| a.path().is_ident("cfg")).any(|a| {
         let Ok(list) = a.meta.require_list() else { return false };
@@ -142,7 +148,7 @@ fn is_elsewhere(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// All Rust files below `folder`, except tests in files of their own.
+/// Returns all Rust files in `folder` and its subfolders. Files and folders whose name ends with `tests` or `loom` are left out.
 fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks of the crates as users get them: as packages, with the oldest versions of their dependencies, inside another
-//! workspace, and compared with a former version.
+//! Checks whether users can use the published crates: as packages, with the oldest versions of their dependencies, in another
+//! workspace, and in place of an earlier version.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::arch::Arch;
 use crate::cmd::{self, Places};
 use crate::provision::{self, Need, Provision, Toolchain};
 
-/// The published crates, each after the crates that it depends on.
+/// The crates that will be published. Each comes after the crates on which it depends.
 pub const PUBLISHED: [&str; 11] = [
     "mk-ipi-abi",
     "mk-ipi-core",
@@ -28,11 +28,11 @@ pub const PUBLISHED: [&str; 11] = [
     "mk-ipi",
     "mk-ipi-capi",
 ];
-/// Files that each package must have in addition to its source.
+/// Files that each package must have in addition to its source files.
 const PAGES: [&str; 3] = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
-/// Does all of `cargo publish` except the upload: each package is made, and the crate in it is built from the packages of the
-/// others.
+/// The step `package`: does the same as `cargo publish`, except the upload. Makes the packages, and builds each crate from its
+/// package and the packages of the other crates.
 pub fn package(context: &Context) -> Result<Notes> {
     let places = context.places;
     let target = places.own_target("package");
@@ -50,19 +50,19 @@ pub fn package(context: &Context) -> Result<Notes> {
     Ok(vec![format!("{} packages", PUBLISHED.len())])
 }
 
-/// Removes what former runs have unpacked and built. As long as the version of a registry's package stays the same, cargo does
-/// not unpack or build it again; but our packages change at every commit.
+/// Removes the packages that earlier runs have unpacked and built. Cargo assumes that a package with the same version is
+/// unchanged, and would use the old one. But our packages change without a new version.
 fn forget_packages(target: &Path) -> Result<()> {
     if target.exists() {
         fs::remove_dir_all(target)?;
     }
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home =
-        home.or_else(|| Some(env::home_dir()?.join(".cargo"))).context("no CARGO_HOME and no home folder")?;
+        home.or_else(|| Some(env::home_dir()?.join(".cargo"))).context("the home folder is not known")?;
     let Ok(registries) = fs::read_dir(home.join("registry/src")) else { return Ok(()) };
     for registry in registries {
         let registry = registry?;
-        // The name is `HOST-HASH`. The registry of a dry run is a folder, so its HOST is empty.
+        // The name of this folder is `HOST-HASH`. For the registry of a dry run, HOST is empty.
         if !registry.file_name().as_encoded_bytes().starts_with(b"-") {
             continue;
         }
@@ -78,7 +78,8 @@ fn forget_packages(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the crates build with the oldest versions that their manifests allow, for this machine and for each target.
+/// The step `minimal-versions`: checks that the crates build with the oldest versions of their dependencies that the manifests
+/// allow, for this machine and for each bare-metal target.
 pub fn minimal_versions(context: &Context) -> Result<Notes> {
     let places = context.places;
     let folder = places.own_target("minimal-versions");
@@ -92,7 +93,7 @@ pub fn minimal_versions(context: &Context) -> Result<Notes> {
         cmd.env("CARGO_TARGET_DIR", folder.join("target"));
         cmd
     };
-    // Selecting the oldest versions needs a nightly cargo. The build uses the oldest compiler.
+    // Only a nightly cargo can select the oldest versions. For the bare-metal targets the oldest compiler is used.
     cmd::run(&mut cargo(&[&nightly, "update", "-Zdirect-minimal-versions"]))?;
     let msrv = format!("+{}", provision::MSRV);
     for arch in Arch::ALL {
@@ -101,10 +102,12 @@ pub fn minimal_versions(context: &Context) -> Result<Notes> {
     }
     cmd::run(&mut cargo(&["check", "--locked", "--workspace"]))?;
     let lock = fs::read_to_string(folder.join("Cargo.lock"))?;
-    Ok(vec![format!("x86_64 {}", locked_version(&lock, "x86_64").context("x86_64 is not locked")?)])
+    let version = locked_version(&lock, "x86_64").context("the lock file does not have the crate x86_64")?;
+    Ok(vec![format!("the oldest version of the crate x86_64 is {version}")])
 }
 
-/// Checks that a kernel in a workspace of its own, which contains this whole repository, can use the crates by path.
+/// The step `outer-workspace`: makes another workspace, with a kernel and with a copy of this repository in a subfolder. The
+/// kernel must be able to use the crates by their paths.
 pub fn outer_workspace(context: &Context) -> Result<Notes> {
     let places = context.places;
     let outer = places.own_target("outer-workspace");
@@ -127,25 +130,26 @@ pub fn outer_workspace(context: &Context) -> Result<Notes> {
     Ok(Vec::new())
 }
 
-/// What `semver` takes.
+/// The options of `cargo xtask semver`.
 #[derive(Args, Clone, Debug)]
 pub struct SemverArgs {
     /// The commit to compare with [default: the latest tag]
     #[arg(long, value_name = "COMMIT")]
     baseline: Option<String>,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
 
-/// `cargo xtask semver`: checks whether users of the crates must change their code, and whether the version number says so.
+/// The command `cargo xtask semver`. It is an error if users of the crates must change their code, although the version number
+/// says that they need not.
 pub fn semver(places: &Places, provision: &Provision, args: &SemverArgs) -> Result<()> {
     let needs = [Need::CargoTool("cargo-semver-checks")];
     provision.announce(&needs)?;
     provision.ensure(&needs)?;
     let baseline = match &args.baseline {
         Some(commit) => commit.clone(),
-        None => latest_tag(places).context("there is no tag to compare with: name a commit by --baseline")?,
+        None => latest_tag(places).context("the repository has no tag: name a commit with --baseline")?,
     };
     let program =
         provision::tool("cargo-semver-checks").unwrap_or_else(|| PathBuf::from("cargo-semver-checks"));
@@ -161,8 +165,9 @@ fn latest_tag(places: &Places) -> Result<String> {
     Ok(cmd::output(&mut git)?.trim().to_owned())
 }
 
-/// Copies the files that git tracks below `folders` (all files if there are none), as they are now, to `to`. Before that
-/// everything in `to` is removed, except a folder `target`. A symbolic link is replaced by the file that it leads to.
+/// Copies the files in `folders` that git tracks to `to`, with their present content. If `folders` is empty, all files are
+/// copied. Before that, everything in `to` is removed, except a folder `target`. A symbolic link to a file becomes a copy of that
+/// file.
 fn copy_tracked(places: &Places, folders: &[&str], to: &Path) -> Result<()> {
     if let Ok(entries) = fs::read_dir(to) {
         for entry in entries.flatten().filter(|entry| entry.file_name() != "target") {
@@ -178,26 +183,28 @@ fn copy_tracked(places: &Places, folders: &[&str], to: &Path) -> Result<()> {
     for name in cmd::output(&mut git)?.split('\0').filter(|name| !name.is_empty()) {
         let (from, to) = (places.root.join(name), to.join(name));
         if from.is_file() {
-            fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+            fs::create_dir_all(to.parent().context("a file is not in a folder")?)?;
             fs::copy(&from, &to).with_context(|| name.to_owned())?;
         }
     }
     Ok(())
 }
 
+/// The manifest of a crate; with an empty name the manifest of the root.
 fn manifest(root: &Path, name: &str) -> Result<toml::Table> {
     let path = root.join(name).join("Cargo.toml");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     Ok(text.parse()?)
 }
 
+/// The version of a crate.
 fn version(root: &Path, name: &str) -> Result<String> {
     let manifest = manifest(root, name)?;
     let version = manifest.get("package").and_then(|package| package.get("version")?.as_str());
     Ok(version.with_context(|| format!("{name} has no version"))?.to_owned())
 }
 
-/// The version of `name` in a lock file.
+/// The version of the package `name` in the text of a lock file.
 fn locked_version(lock: &str, name: &str) -> Option<String> {
     let lock: toml::Table = lock.parse().ok()?;
     let packages = lock.get("package")?.as_array()?;
@@ -221,7 +228,7 @@ mod tests {
         manifest(&root, "").expect("the root's")
     }
 
-    /// Whether anything in it is inherited from a workspace.
+    /// Returns whether a part of this manifest is inherited from a workspace.
     fn inherits(value: &Value) -> bool {
         match value {
             Value::Table(table) => {
@@ -236,7 +243,7 @@ mod tests {
     fn nothing_that_is_published_inherits() {
         assert!(inherits(&Value::Table("a.b.workspace = true".parse().expect("TOML"))));
         for (name, manifest) in all() {
-            assert!(!inherits(&Value::Table(manifest)), "{name} builds in no other workspace");
+            assert!(!inherits(&Value::Table(manifest)), "{name} does not build in another workspace");
         }
     }
 
@@ -291,10 +298,10 @@ mod tests {
             assert!(package["description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
             assert_eq!(package["readme"].as_str(), Some("README.md"), "{name}");
             assert_eq!(package["documentation"].as_str(), Some(&*format!("https://docs.rs/{name}")));
-            // A registry accepts at most five of each.
+            // crates.io accepts at most five keywords, and at most five categories.
             assert!((1..=5).contains(&words("keywords")) && (1..=5).contains(&words("categories")), "{name}");
             assert!(package["metadata"]["docs"]["rs"].get("targets").is_some(), "{name}");
-            assert!(package.get("repository").is_none(), "{name}: is there one by now?");
+            assert!(package.get("repository").is_none(), "{name}: the project has no public repository");
         }
     }
 

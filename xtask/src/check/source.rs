@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks of the source files and pages: the licence line, links, commands and names.
+//! The steps `spdx` and `readme`: check the licence line of each source file; and the links, commands and names of tests in each
+//! page.
 
 use std::fs;
 use std::path::Path;
@@ -13,32 +14,33 @@ use crate::cmd;
 use crate::Cli;
 
 const SPDX: &str = "SPDX-License-Identifier: MIT OR Apache-2.0";
-/// The endings, and some whole names, of source files.
+/// The ends of the paths of source files: extensions, and names of files without an extension.
 const SOURCE: [&str; 15] = [
     ".rs", ".c", ".h", ".s", ".S", ".ld", ".lds", ".sh", ".py", ".toml", ".config", "Kbuild", "Kconfig",
     "/init", ".ci/run",
 ];
 
+/// The files that git tracks and that match one of the patterns. Without patterns these are all files.
 fn tracked(context: &Context, patterns: &[&str]) -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.current_dir(&context.places.root).args(["ls-files", "-z", "--"]).args(patterns);
     Ok(cmd::output(&mut git)?.split('\0').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
 }
 
-/// Checks that each tracked source file has its licence in the first line, or in the line after `#!`.
+/// Checks that the first line of each tracked source file names the licence. A line with `#!` may come before it.
 pub fn spdx(context: &Context) -> Result<Notes> {
     let files = tracked(context, &[])?;
     let sources: Vec<_> = files.iter().filter(|name| SOURCE.iter().any(|end| name.ends_with(end))).collect();
-    ensure!(!sources.is_empty(), "git names no source file");
+    ensure!(!sources.is_empty(), "git lists no source file");
     let mut bad = Vec::new();
     for name in &sources {
-        // A file that was deleted but is not committed yet is skipped.
+        // Git still lists a file that was deleted if the deletion was not committed.
         let Ok(text) = fs::read_to_string(context.places.root.join(name)) else { continue };
         if !has_spdx(&text) {
             bad.push(name.as_str());
         }
     }
-    ensure!(bad.is_empty(), "no licence line in {}", bad.join(", "));
+    ensure!(bad.is_empty(), "these files do not begin with `{SPDX}`: {}", bad.join(", "));
     Ok(vec![format!("{} files", sources.len())])
 }
 
@@ -46,8 +48,8 @@ fn has_spdx(text: &str) -> bool {
     text.lines().find(|line| !line.starts_with("#!")).is_some_and(|line| line.contains(SPDX))
 }
 
-/// Checks for each page that each relative link leads to a file, that each `cargo xtask` command is valid, and that each model
-/// and litmus test that it names exists.
+/// Checks each page: each relative link must lead to a file, each `cargo xtask` command must be valid, and each loom model and
+/// litmus test that the page names must exist.
 pub fn pages(context: &Context) -> Result<Notes> {
     let root = &context.places.root;
     ensure!(root.join("README.md").is_file(), "there is no README.md");
@@ -60,13 +62,13 @@ pub fn pages(context: &Context) -> Result<Notes> {
         for link in relative_links(&text) {
             links += 1;
             if !root.join(folder).join(&link).exists() {
-                bad.push(format!("{name}: no file {link}"));
+                bad.push(format!("{name}: there is no file {link}"));
             }
         }
         for model in models_in(&text) {
             models += 1;
             if !is_test(&code, model) {
-                bad.push(format!("{name}: no test {model}"));
+                bad.push(format!("{name}: there is no test {model}"));
             }
         }
         for command in xtask_commands(&text) {
@@ -82,7 +84,7 @@ pub fn pages(context: &Context) -> Result<Notes> {
     Ok(vec![format!("{links} links, {commands} commands, {models} models and litmus tests")])
 }
 
-/// The models and litmus tests that a page names between backquotes.
+/// The loom models (`loom_...`) and litmus tests (`litmus::...`) that a page names between backquotes.
 fn models_in(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2).filter_map(|code| {
         let name = code.strip_prefix("litmus::").or_else(|| code.starts_with("loom_").then_some(code))?;
@@ -90,12 +92,12 @@ fn models_in(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether there is a test of that name: a function, or a test that a macro makes from "name: ...".
+/// Returns whether `code` has a test with this name: a function, or a test that a macro makes from `name: ...`.
 fn is_test(code: &str, name: &str) -> bool {
     [format!("fn {name}("), format!(" {name}: ")].iter().any(|declared| code.contains(declared))
 }
 
-/// The targets of `[text](target)` that have no scheme, without their anchors.
+/// The targets of all links `[text](target)` that are paths, not URLs. Anchors are removed.
 fn relative_links(text: &str) -> Vec<String> {
     let ends = text.match_indices("](").map(|(at, mark)| &text[at + mark.len()..]);
     let targets = ends.filter_map(|rest| rest.split([')', ' ', '\n']).next());
@@ -105,7 +107,7 @@ fn relative_links(text: &str) -> Vec<String> {
     files.filter(|t| !t.is_empty()).map(ToOwned::to_owned).collect()
 }
 
-/// The commands in a page, each in a line of its own or between backquotes.
+/// The `cargo xtask` commands in a page. A command is a line of its own, or is between backquotes.
 fn xtask_commands(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in text.lines() {
@@ -119,8 +121,8 @@ fn xtask_commands(text: &str) -> Vec<String> {
     found
 }
 
-/// Whether our own parser accepts the command. Words such as `N` or `[--flag]` are placeholders: a command is checked
-/// up to the first of them.
+/// It is an error if the parser of our command line does not accept the command. Words such as `N` or `[--flag]` are
+/// placeholders. A command is checked only up to the first placeholder.
 fn parses(command: &str) -> Result<()> {
     let words: Vec<&str> = command.split_whitespace().skip(1).collect();
     let example =
@@ -131,8 +133,8 @@ fn parses(command: &str) -> Result<()> {
     });
     match Cli::try_parse_from(fixed) {
         Ok(_) => Ok(()),
-        Err(err) if !err.use_stderr() => Ok(()), // --help
-        Err(err) => Err(err).context("not a command"),
+        Err(err) if !err.use_stderr() => Ok(()), // The parser returns an "error" for --help, too.
+        Err(err) => Err(err).context("this is not a valid command"),
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! arm64: `dsb ishst` before each write of `ICC_SGI1R_EL1`, and `isb` after it (SPEC AR-3). Encodings: Arm ARM, "A64
-//! Instruction Set Encoding".
+//! Decodes instructions of arm64. The doorbell is a write of `ICC_SGI1R_EL1`. Before it there must be `dsb ishst`, and after it
+//! `isb` (SPEC AR-3). The encodings are from the Arm ARM, "A64 Instruction Set Encoding".
 
 use super::barriers::{Instruction, What};
 
@@ -11,21 +11,22 @@ const ISB: u32 = 0xd503_3fdf;
 /// `msr S3_0_C12_C11_5, x0`; the register is in the low five bits.
 const MSR_SGI1R: u32 = 0xd518_cba0;
 
-/// Decodes all of `code`, which lies at `address`.
+/// Decodes all instructions in `code`. The first one is at `address`.
 pub fn decode(code: &[u8], address: u64) -> Vec<Instruction> {
     let words = code.chunks_exact(4).map(|c| c.iter().rev().fold(0, |word, b| word << 8 | u32::from(*b)));
     (address..).step_by(4).zip(words).map(|(at, word)| (at, what(at, word))).collect()
 }
 
+/// The class of the instruction `word` at the address `at`.
 fn what(at: u64, word: u32) -> What {
-    // The top-level groups go by bits 28:25.
+    // Bits 28:25 tell the group of an instruction.
     match word {
         DSB_ISHST => What::Barrier,
         ISB => What::Behind,
         _ if word & !0x1f == MSR_SGI1R => What::Doorbell,
         // Loads and stores.
         _ if word & 0x0a00_0000 == 0x0800_0000 => What::Memory,
-        // Branches, exceptions and system instructions; of these 0xd5 is system.
+        // The group of branches, exceptions and system instructions. System instructions have 0xd5 in the high byte.
         _ if word & 0x1c00_0000 == 0x1400_0000 && word >> 24 != 0xd5 => {
             What::Jump { target: offset(word).map(|by| at.wrapping_add_signed(by)) }
         }
@@ -33,7 +34,7 @@ fn what(at: u64, word: u32) -> What {
     }
 }
 
-/// The offset of a branch, in bytes.
+/// The offset of a branch in bytes; `None` if it is not in the instruction.
 fn offset(word: u32) -> Option<i64> {
     let field = |low: u32, bits: u32| i64::from((word << (32 - low - bits)) as i32 >> (32 - bits)) * 4;
     match word >> 24 {
@@ -43,7 +44,7 @@ fn offset(word: u32) -> Option<i64> {
         0x54 | 0x34 | 0x35 | 0xb4 | 0xb5 => Some(field(5, 19)),
         // TBZ, TBNZ.
         0x36 | 0x37 | 0xb6 | 0xb7 => Some(field(5, 14)),
-        // By a register, or an exception.
+        // The target is in a register, or the instruction causes an exception.
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks that there is a barrier before each doorbell, for arm64 and riscv64. A decoder for each architecture classifies the
-//! instructions; the check itself is here.
+//! Checks that there is a barrier before each doorbell, for arm64 and riscv64. Each architecture has a decoder, which returns the
+//! class of each instruction. The check uses only these classes.
 
 use std::collections::BTreeSet;
 
@@ -9,28 +9,29 @@ use anyhow::{ensure, Result};
 /// The class of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The barrier that must stand before a doorbell.
+    /// The barrier that must come before a doorbell.
     Barrier,
-    /// The barrier that must stand directly after a doorbell, if the architecture needs one.
+    /// The barrier that must be the next instruction after a doorbell, if the architecture needs one.
     Behind,
-    /// A doorbell.
+    /// The instruction that sends the doorbell interrupt.
     Doorbell,
     /// A load or a store.
     Memory,
-    /// Any other instruction that continues with the next one.
+    /// Any other instruction after which the CPU continues with the next one.
     Other,
-    /// A jump or a call: the code after it may run without the code before it.
+    /// A jump, a call, a return or an exception. The CPU can execute the instruction after it without the one before it.
     Jump {
-        /// The target, if it is in the instruction.
+        /// The address of the target, if it is in the instruction.
         target: Option<u64>,
     },
 }
 
-/// An instruction and its address.
+/// The address of an instruction, and its class.
 pub type Instruction = (u64, What);
 
-/// The number of doorbells. An error if a doorbell has no barrier before it, with only arithmetic in between; or, if `behind`
-/// is set, no barrier directly after it.
+/// Returns the number of doorbells. It is an error if a doorbell has no barrier before it. Between the barrier and the doorbell
+/// there can be instructions, but no load, store, jump or target of a jump. If `behind` is true, it is also an error if the next
+/// instruction after a doorbell is not the other barrier.
 pub fn doorbells(all: &[Instruction], behind: bool) -> Result<usize> {
     let targets: BTreeSet<u64> = all
         .iter()
@@ -38,18 +39,18 @@ pub fn doorbells(all: &[Instruction], behind: bool) -> Result<usize> {
         .collect();
     let (mut found, mut is_ordered) = (0, false);
     for (n, &(at, what)) in all.iter().enumerate() {
-        // If this instruction can be jumped to, the instructions before it may not have run.
+        // If a jump leads to this instruction, the CPU may not have executed the instructions before it.
         is_ordered &= !targets.contains(&at);
         match what {
             What::Barrier => is_ordered = true,
             What::Memory | What::Jump { .. } => is_ordered = false,
             What::Other | What::Behind => {}
             What::Doorbell => {
-                ensure!(is_ordered, "a doorbell at {at:#x} without its barrier");
+                ensure!(is_ordered, "the doorbell at {at:#x} has no barrier before it");
                 let next = all.get(n + 1).map(|(_, what)| *what);
                 ensure!(
                     !behind || next == Some(What::Behind),
-                    "a doorbell at {at:#x} without the barrier after it"
+                    "the doorbell at {at:#x} has no barrier directly after it"
                 );
                 found += 1;
                 is_ordered = false;
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
     use What::{Barrier, Behind, Doorbell, Memory, Other};
 
-    /// Instructions at 0, 1, 2, ...
+    /// The number of doorbells in instructions at the addresses 0, 1, 2 and so on; `None` if there is an error.
     fn found(code: &[What], behind: bool) -> Option<usize> {
         doorbells(&(0..).zip(code.iter().copied()).collect::<Vec<_>>(), behind).ok()
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! riscv64: `fence w, o` before each call of SBI that sends an interrupt (SPEC RV-3). Encodings: RISC-V instruction set manual,
-//! volume 1, "RV32/64G Instruction Set Listings" and "RVC Instruction Set Listings".
+//! Decodes instructions of riscv64. The doorbell is a call of SBI that sends an interrupt. Before it there must be `fence w, o`
+//! (SPEC RV-3). The encodings are from the RISC-V instruction set manual, volume 1, "RV32/64G Instruction Set Listings" and "RVC
+//! Instruction Set Listings".
 
 use anyhow::{bail, Result};
 
@@ -10,15 +11,16 @@ use super::barriers::{Instruction, What};
 const FENCE_W_O: u32 = 0x0140_000f;
 /// `ecall`.
 const ECALL: u32 = 0x73;
-/// The extension that sends interrupts: `sPI`.
+/// The number of SBI's extension that sends interrupts: `sPI`.
 const IPI: i64 = 0x73_5049;
-/// The register that names it.
+/// The register that has the number of the extension in a call of SBI.
 const A7: u32 = 17;
 
-/// Decodes all of `code`, which is at `address`. An error if the extension of a call is not known.
+/// Decodes all instructions in `code`. The first one is at `address`. It is an error if the code does not load the number of the
+/// extension right before a call of SBI.
 pub fn decode(code: &[u8], address: u64) -> Result<Vec<Instruction>> {
     let (mut all, mut rest, mut at) = (Vec::new(), code, address);
-    // What A7 holds, if the instructions right before say so.
+    // The value of A7, if the last instructions have loaded a constant into it.
     let mut a7 = None;
     while let [low, high, ..] = *rest {
         let half = u32::from(u16::from_le_bytes([low, high]));
@@ -33,7 +35,7 @@ pub fn decode(code: &[u8], address: u64) -> Result<Vec<Instruction>> {
             (FENCE_W_O, _) => What::Barrier,
             (ECALL, Some(IPI)) => What::Doorbell,
             (ECALL, Some(_)) => What::Jump { target: None },
-            (ECALL, None) => bail!("cannot tell which extension is called at {at:#x}"),
+            (ECALL, None) => bail!("the code does not show which SBI extension the call at {at:#x} uses"),
             _ if len == 4 => of_four(at, word),
             _ => of_two(at, word),
         };
@@ -44,7 +46,8 @@ pub fn decode(code: &[u8], address: u64) -> Result<Vec<Instruction>> {
     Ok(all)
 }
 
-/// The constant in A7 after an instruction that loads a constant into it; `None` after any other instruction.
+/// The value of A7 after an instruction, if this instruction loads a constant into A7 or adds one to it. `None` after any other
+/// instruction. `len` is the length of the instruction in bytes, and `a7` is the value before it.
 fn constant(word: u32, len: usize, a7: Option<i64>) -> Option<i64> {
     let (rd, rs1) = (word >> 7 & 31, word >> 15 & 31);
     let low = i64::from(word as i32 >> 20);
@@ -70,15 +73,16 @@ fn constant(word: u32, len: usize, a7: Option<i64>) -> Option<i64> {
     }
 }
 
-/// The number of 32-bit stores directly after `fence w, o`, as in the doorbell of an IMSIC. Such a doorbell looks like any
-/// other store, so a doorbell without its fence is not counted here.
+/// Returns how often a load or a store comes directly after `fence w, o`, as in the doorbell of an IMSIC, which is a store. Such
+/// a doorbell without its fence looks like any other store, so it is not found.
 pub fn fenced_stores(all: &[Instruction]) -> usize {
     let is = |pair: &&[Instruction]| matches!(pair, [(_, What::Barrier), (_, What::Memory)]);
     all.windows(2).filter(is).count()
 }
 
+/// The class of an instruction with four bytes.
 fn of_four(at: u64, word: u32) -> What {
-    // The bits of `word` from `from` on, `count` of them, moved to `to`.
+    // Takes `count` bits of `word`, from bit `from` on, and shifts them so that they begin at bit `to`.
     let part = |from: u32, count: u32, to: u32| (word >> from & ((1 << count) - 1)) << to;
     let jump = |by: u32, bits: u32| What::Jump { target: Some(at.wrapping_add_signed(signed(by, bits))) };
     match word & 0x7f {
@@ -94,6 +98,7 @@ fn of_four(at: u64, word: u32) -> What {
     }
 }
 
+/// The class of an instruction with two bytes.
 fn of_two(at: u64, word: u32) -> What {
     let part = |from: u32, count: u32, to: u32| (word >> from & ((1 << count) - 1)) << to;
     let jump = |by: u32, bits: u32| What::Jump { target: Some(at.wrapping_add_signed(signed(by, bits))) };
@@ -114,17 +119,17 @@ fn of_two(at: u64, word: u32) -> What {
         (1, 0b110 | 0b111) => {
             jump(part(12, 1, 8) | part(10, 2, 3) | part(5, 2, 6) | part(3, 2, 1) | part(2, 1, 5), 9)
         }
-        // All of the first quadrant but C.ADDI4SPN.
+        // All instructions with 0 in the low two bits, except C.ADDI4SPN, are loads and stores.
         (0, 1..) => What::Memory,
-        // C.JR, C.JALR, C.EBREAK; else C.MV and C.ADD.
+        // C.JR, C.JALR and C.EBREAK. If the bits 6:2 are not 0, it is C.MV or C.ADD.
         (2, 0b100) if part(2, 5, 0) == 0 => What::Jump { target: None },
-        // By the stack pointer; C.SLLI is none.
+        // Loads and stores relative to the stack pointer. The remaining code, 0, is C.SLLI.
         (2, 0b001..=0b011 | 0b101..) => What::Memory,
         _ => What::Other,
     }
 }
 
-/// Sign-extends a number of this many bits.
+/// Sign-extends a number that has `bits` bits.
 fn signed(value: u32, bits: u32) -> i64 {
     i64::from((value << (32 - bits)) as i32 >> (32 - bits))
 }
@@ -148,7 +153,7 @@ mod tests {
         use What::{Barrier, Doorbell, Other};
         assert_eq!(whats(&[FENCE, LI_IPI, CALL]).as_deref(), Some(&[Barrier, Other, Other, Doorbell][..]));
         assert_eq!(whats(&[LI_BASE, CALL]).as_deref(), Some(&[Other, What::Jump { target: None }][..]));
-        // mv a7, s1; nothing; another register in between.
+        // `mv a7, s1` before the call; no instruction before the call; an instruction for another register just before the call.
         for code in [&[&[0xa6, 0x88][..], CALL][..], &[CALL], &[LI_IPI, &[0x05, 0x45], CALL]] {
             assert_eq!(whats(code), None, "{code:x?}");
         }
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn a_store_behind_its_fence_is_counted() {
         let stores = |code: &[&[u8]]| decode(&code.concat(), 0).ok().map(|all| fenced_stores(&all));
-        // sw a0, 0(a1); addi a0, sp, 8.
+        // sw a0, 0(a1).
         const SW: &[u8] = &[0x23, 0xa0, 0xa5, 0x00];
         assert_eq!(stores(&[FENCE, SW, SW]), Some(1));
         assert_eq!(stores(&[SW, FENCE, LI_BASE, SW]), Some(0));
