@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A private apt, for a user without root: it has its own lists and cache, and changes nothing of the system. Its sources are
-//! those of the machine's configuration; no mirror is named here.
+//! Downloads packages with apt for a user who is not root. apt gets its own folders for package lists and downloads, so nothing
+//! on the system is changed. It uses the package sources that are configured on this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ pub struct Release {
     pub codename: String,
 }
 
-/// Which suites of a source we use.
+/// The suites of a package source that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Suites {
-    /// The machine's own release, and its backports if they are needed.
+    /// The suites of this machine's release; and its backports, if they are needed.
     Own,
-    /// This suite instead, from the same mirror as the machine's own release.
+    /// Only this suite, from the mirror of this machine's release.
     Only(String),
 }
 
@@ -34,6 +34,7 @@ impl Release {
         Self::parse(&fs::read_to_string("/etc/os-release")?)
     }
 
+    /// Parses the text of `/etc/os-release`.
     fn parse(text: &str) -> Result<Self> {
         let value = |key: &str| {
             let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='))?;
@@ -44,18 +45,19 @@ impl Release {
         Ok(Self { id: value("ID").unwrap_or_default(), codename })
     }
 
-    /// The suite with a QEMU that emulates x2APIC, if the release's own QEMU does not: its backports.
+    /// The backports of this release, if its own QEMU does not emulate x2APIC and the QEMU in the backports does.
     pub fn backports(&self) -> Option<String> {
         (self.codename == "bookworm").then(|| format!("{}-backports", self.codename))
     }
 
-    /// Whether `suite` belongs to the release: the release itself, its updates or its backports. Others are not used.
+    /// Returns whether `suite` belongs to the release: the release itself, its updates or its backports. A name such as `stable`
+    /// is assumed to be the release.
     fn owns(&self, suite: &str) -> bool {
         let base = suite.split(['-', '/']).next().unwrap_or_default();
         base == self.codename || ["stable", "oldstable", "testing", "unstable", "sid"].contains(&base)
     }
 
-    /// The suites that we use of a source with `suites`.
+    /// Returns the suites that are used of a package source with `suites`.
     fn suites(&self, suites: &[&str], wanted: &Suites) -> Vec<String> {
         if let Suites::Only(suite) = wanted {
             let ours = suites.contains(&self.codename.as_str());
@@ -64,7 +66,8 @@ impl Release {
         self.own_suites(suites)
     }
 
-    /// `suites` without those of others, and with the backports if the release itself is in it.
+    /// Returns those of `suites` that belong to the release. If the release itself is one of them, and the backports are needed,
+    /// they are added.
     fn own_suites(&self, suites: &[&str]) -> Vec<String> {
         let mut own: Vec<String> = suites.iter().filter(|s| self.owns(s)).map(ToString::to_string).collect();
         if let Some(extra) = self.backports() {
@@ -76,7 +79,7 @@ impl Release {
     }
 }
 
-/// The stanzas of a deb822 text (`*.sources`) that we use.
+/// Returns the stanzas of a deb822 text (`*.sources`) that are used, with only the suites that are used.
 pub fn from_deb822(text: &str, release: &Release, wanted: &Suites) -> String {
     let mut out = String::new();
     let mut stanza: Vec<&str> = Vec::new();
@@ -91,7 +94,7 @@ pub fn from_deb822(text: &str, release: &Release, wanted: &Suites) -> String {
     out
 }
 
-/// One stanza, for binary packages only; `None` if we do not use it.
+/// Returns one stanza, for binary packages only; `None` if it is not used.
 fn deb822_stanza(lines: &[&str], release: &Release, wanted: &Suites) -> Option<String> {
     // A line that begins with a blank continues the field above it.
     let mut fields: Vec<(&str, String)> = Vec::new();
@@ -127,12 +130,12 @@ fn deb822_stanza(lines: &[&str], release: &Release, wanted: &Suites) -> Option<S
     Some(out)
 }
 
-/// The lines of a one-line-style text (`*.list`) that we use.
+/// Returns the lines of a text in the one-line style (`*.list`) that are used, with only the suites that are used.
 pub fn from_one_line(text: &str, release: &Release, wanted: &Suites) -> String {
     text.lines().filter_map(|line| one_line(line, release, wanted)).collect()
 }
 
-/// A line `deb [options] uri suite components...`; `None` if we do not use it.
+/// Returns a line `deb [options] uri suite components...` for each suite that is used; `None` if the line is not used.
 fn one_line(line: &str, release: &Release, wanted: &Suites) -> Option<String> {
     let line = line.split('#').next()?.trim();
     let rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
@@ -151,22 +154,23 @@ fn one_line(line: &str, release: &Release, wanted: &Suites) -> Option<String> {
     Some(suites.iter().map(|s| format!("deb {options}{uri} {s} {components}\n")).collect())
 }
 
-/// A private apt, in a folder of the user's.
+/// An apt with its own package lists and downloads, in a folder.
 pub struct Apt {
     dir: PathBuf,
     release: Release,
 }
 
 impl Apt {
-    /// Sets up the folder, with sources derived from those of the machine.
+    /// Prepares the folder `dir`, with the package sources of this machine.
     pub fn new(dir: PathBuf) -> Result<Self> {
         Self::with(dir, Release::of_machine()?, &Suites::Own)
     }
 
-    /// Sets it up for one suite of Debian, from this machine's mirror. The suite need not be this machine's release.
+    /// Prepares the folder `dir` for one suite of Debian, from the mirror of this machine. The suite can belong to another
+    /// release. It is an error if this machine is not a Debian.
     pub fn of_suite(dir: PathBuf, suite: &str) -> Result<Self> {
         let release = Release::of_machine()?;
-        ensure!(release.id == "debian", "this machine's apt sources are {}'s, not Debian's", release.id);
+        ensure!(release.id == "debian", "this machine's apt sources are for {}, not for Debian", release.id);
         Self::with(dir, release, &Suites::Only(suite.into()))
     }
 
@@ -185,18 +189,19 @@ impl Apt {
             }
         }
         if deb822.is_empty() && lists.is_empty() {
-            bail!("apt's configuration names no source for {}", release.codename);
+            bail!("the configuration of apt has no package source for {}", release.codename);
         }
         fs::write(dir.join("sources.d/derived.sources"), deb822)?;
         fs::write(dir.join("sources.d/derived.list"), lists)?;
-        // Do not run the system's hooks, which clean and refresh the system's caches. Download as the present user, because
-        // apt's own user cannot write to a home folder.
+        // Hooks of the system are not run, because they change the system's caches. apt downloads as the present user, because
+        // its own user cannot write to a home folder.
         let conf = "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n\
                     #clear DPkg::Post-Invoke;\nAPT::Sandbox::User \"root\";\n";
         fs::write(dir.join("apt.conf"), conf)?;
         Ok(Self { dir, release })
     }
 
+    /// The command `apt-get`, with our own folders.
     fn get(&self) -> Command {
         let dir = |sub: &str| self.dir.join(sub).display().to_string();
         let mut cmd = Command::new("apt-get");
@@ -209,8 +214,8 @@ impl Apt {
         cmd
     }
 
-    /// Downloads the first of `packages` that exists, `more`, and all their dependencies that the system does not have. Unpacks
-    /// them below `root`.
+    /// Downloads the first of `packages` that exists; the packages `more`; and all dependencies that are not installed on the
+    /// system. Unpacks all of them into the folder `root`.
     pub fn unpack(&self, packages: &[&str], more: &[&str], root: &Path) -> Result<()> {
         let archives = self.dir.join("cache/archives");
         for old in debs(&archives)? {
@@ -218,7 +223,7 @@ impl Apt {
         }
         cmd::run(self.get().arg("update"))?;
         let Some(package) = packages.iter().find(|package| self.has(package)) else {
-            bail!("apt's sources have none of: {}", packages.join(" "))
+            bail!("the apt sources have none of these packages: {}", packages.join(" "))
         };
         let mut install = self.get();
         install.args(["-y", "--download-only", "--no-install-recommends"]);
@@ -228,39 +233,44 @@ impl Apt {
         cmd::run(install.arg("install").arg(package).args(more))?;
         let debs = debs(&archives)?;
         if debs.is_empty() {
-            bail!("apt-get had nothing to download for {package}");
+            bail!("apt-get has downloaded nothing for {package}");
         }
         debs.iter().try_for_each(|deb| unpack_deb(deb, root))
     }
 
-    /// Whether the sources have a package of this name.
+    /// Returns whether the package sources have a package with this name.
     fn has(&self, package: &str) -> bool {
-        // This fetches nothing: apt prints the address of the package, or fails.
+        // With --print-uris apt downloads nothing. It prints the address of the package, or fails.
         cmd::output(self.get().args(["download", "--print-uris", package])).is_ok()
     }
 
-    /// Downloads one package without its dependencies, and unpacks it below `root`. Returns its version.
+    /// Downloads one package without its dependencies, and unpacks it into the folder `root`. Returns the version of the package.
     pub fn unpack_one(&self, package: &str, root: &Path) -> Result<String> {
         cmd::run(self.get().arg("update"))?;
         let archives = self.dir.join("cache/archives");
         cmd::run(self.get().current_dir(&archives).args(["download", package]))?;
         let debs = debs(&archives)?;
-        let [deb] = debs.as_slice() else { bail!("{package}: {} packages came, not one", debs.len()) };
+        let [deb] = debs.as_slice() else {
+            bail!("apt-get has downloaded {} packages for {package}, not one", debs.len())
+        };
         let name = deb.file_name().unwrap_or_default().to_string_lossy();
-        let version = name.split('_').nth(1).context("a package without a version")?.to_owned();
+        let version =
+            name.split('_').nth(1).context("the file name of the package has no version")?.to_owned();
         fs::create_dir_all(root)?;
         unpack_deb(deb, root)?;
         Ok(version)
     }
 }
 
+/// Unpacks a package into the folder `root`.
 fn unpack_deb(deb: &Path, root: &Path) -> Result<()> {
-    let status = Command::new("dpkg").arg("-x").arg(deb).arg(root).status().context("dpkg")?;
+    let status = Command::new("dpkg").arg("-x").arg(deb).arg(root).status();
+    let status = status.context("dpkg could not be started")?;
     ensure!(status.success(), "`dpkg -x {}` ended with {status}", deb.display());
     Ok(())
 }
 
-/// The files that apt itself would read.
+/// The files with the package sources of this machine, as apt reads them.
 fn source_files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     if let Ok(parts) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -279,6 +289,7 @@ fn source_files() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The packages in a folder.
 fn debs(archives: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(archives)? {

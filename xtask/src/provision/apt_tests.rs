@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tests of the sources that are derived from a machine's own.
+//! Tests of the package sources that we make from those of the machine.
 
 use super::*;
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Finds what a command needs, and installs what is missing. Before it installs anything it says what, and asks.
+//! Finds the tools that a command needs, and installs the missing ones. Before it installs anything, it lists what it will
+//! install, and asks the user.
 //!
-//! Tools of the system come first. Fetched tools go to rustup's own folder or to the user's cache folder. Nothing here asks for
-//! root. System packages are installed only if the command runs as root.
+//! Tools of the system are preferred. Downloaded tools go to rustup's own folder, or to a folder in the user's cache. Packages of
+//! the system are installed only if the command runs as root. The command never asks for the password of root.
 
 pub mod apt;
 pub mod qemu;
@@ -25,30 +26,30 @@ use qemu::Qemu;
 pub use system::{busybox, clang, unpack_package};
 pub use tools::{bindgen, tool};
 
-/// Something that a command needs.
+/// Something that must be installed for a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A toolchain with these components and targets.
     Rust(Toolchain, &'static [&'static str], &'static [&'static str]),
     /// A C compiler named `cc`.
     Cc,
-    /// `gcc`, `g++`, `clang` and `clang++`, if they can be installed. A step that needs them uses those that exist.
+    /// `gcc`, `g++`, `clang`, `clang++` and `ld`, if they can be installed. A step that needs them uses those that are installed.
     Compilers,
-    /// QEMU. For x86-64 with x2APIC, a newer one than the system's may be needed.
+    /// QEMU. For x2APIC mode it must be version 9.0 or newer, if such a version can be installed.
     Qemu {
-        /// The machine's architecture.
+        /// The architecture of the emulated machine.
         arch: Arch,
-        /// Whether the local APIC must be emulated in x2APIC mode too.
+        /// Whether x2APIC mode is needed.
         x2apic: bool,
     },
-    /// A cargo command from crates.io, such as `cargo-deny`.
+    /// A tool from crates.io, such as `cargo-deny`.
     CargoTool(&'static str),
-    /// The tools that build a Linux, without the Rust toolchain.
+    /// The tools that are needed to build a Linux, without the Rust toolchain.
     LinuxTools {
-        /// Whether it has debug checks (KASAN and others).
+        /// Whether this Linux has debug checks (KASAN and others).
         debug: bool,
     },
-    /// A busybox that needs no library.
+    /// A busybox that is linked statically.
     Busybox,
     /// Programs that the scenario with a spawned Linux uses, if they can be installed.
     Programs,
@@ -56,27 +57,27 @@ pub enum Need {
     Iperf,
     /// `valgrind`, which counts instructions.
     Valgrind,
-    /// A Linux, built.
+    /// A Linux that is built.
     Linux(Wanted),
 }
 
-/// Which Rust.
+/// A toolchain of Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toolchain {
     /// The active toolchain.
     Active,
-    /// The oldest that the kernel crates support.
+    /// The oldest toolchain that the kernel crates support.
     Msrv,
-    /// Any nightly.
+    /// A nightly toolchain of any day.
     Nightly,
 }
 
-/// The oldest toolchain that the kernel crates support: `rust-version` of the workspace.
+/// The version of the oldest toolchain that the kernel crates support. It is `rust-version` of the workspace.
 pub const MSRV: &str = "1.85.0";
 
-/// Something to install.
+/// Something that can be installed.
 pub struct Plan {
-    /// The description for the user: an instruction, such as "install gcc".
+    /// A description for the user, such as "install gcc".
     pub what: String,
     /// Installs it.
     pub act: Box<dyn FnOnce() -> Result<()>>,
@@ -88,21 +89,24 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Installs what the user has allowed.
+/// Asks the user, and installs missing tools.
 pub struct Provision {
+    /// If true, the user is not asked.
     yes: bool,
-    /// The user's answer, if it was given. It is valid for the whole command.
+    /// The answer of the user, after the user was asked. The user is asked only once in a command.
     answer: Cell<Option<bool>>,
+    /// The QEMU for each architecture, after it was found.
     qemus: [OnceCell<Qemu>; 3],
 }
 
 impl Provision {
-    /// `--yes`, and `CI=true`, answer every question with yes.
+    /// With `yes` (the option `--yes`), and in CI, the user is not asked, and everything is installed.
     pub fn new(places: &Places, yes: bool) -> Self {
         Self { yes: yes || places.ci, answer: Cell::new(None), qemus: Default::default() }
     }
 
-    /// Lists all that is missing, and asks once. Something that cannot be installed is reported when it is needed.
+    /// Lists what is missing, and asks the user whether to install it. Something that cannot be installed is not an error here.
+    /// It is an error in [`Provision::ensure`].
     pub fn announce(&self, needs: &[Need]) -> Result<()> {
         let mut plans: Vec<String> = Vec::new();
         for need in needs {
@@ -118,24 +122,29 @@ impl Provision {
         Ok(())
     }
 
-    /// Makes sure that all of `needs` exist.
+    /// Installs those of `needs` that are missing. It is an error if one of them cannot be installed, or if the user has not
+    /// allowed it. An exception is a QEMU that is not good enough, because it can still run a part of the work.
     pub fn ensure(&self, needs: &[Need]) -> Result<()> {
         for need in needs {
             let plans = plan(need)?;
             if plans.is_empty() {
                 continue;
             }
-            // An old QEMU can still run a part. The command that uses it says what it cannot run.
+            // The command that uses this QEMU reports what cannot run.
             let spare = matches!(need, Need::Qemu { arch, .. } if qemu::best(*arch).is_some());
             let told: Vec<String> = plans.iter().map(ToString::to_string).collect();
             if !self.ask(&told)? {
-                ensure!(spare, "missing, and you did not allow to install it: {}", told.join("; "));
+                ensure!(
+                    spare,
+                    "a tool is missing, and you did not allow this command to {}",
+                    told.join("; ")
+                );
                 continue;
             }
             for plan in plans {
                 eprintln!("== {}", plan.what);
                 match (plan.act)() {
-                    Err(err) if spare => eprintln!("That failed: {err:#}"),
+                    Err(err) if spare => eprintln!("this failed: {err:#}"),
                     done => done.context(plan.what)?,
                 }
             }
@@ -143,7 +152,7 @@ impl Provision {
         Ok(())
     }
 
-    /// The QEMU to use, after [`Need::Qemu`] was ensured.
+    /// The QEMU for this architecture. [`Provision::ensure`] must have been called with [`Need::Qemu`] before.
     pub fn qemu(&self, arch: Arch) -> Result<&Qemu> {
         let [x86, arm64, riscv64] = &self.qemus;
         let kept = match arch {
@@ -158,31 +167,32 @@ impl Provision {
         Ok(kept.get_or_init(|| found))
     }
 
+    /// Lists the plans, and returns whether the user allows them. After the first call the same answer is returned.
     fn ask(&self, plans: &[String]) -> Result<bool> {
         if let Some(answer) = self.answer.get() {
             return Ok(answer);
         }
-        eprintln!("Missing here:");
+        eprintln!("Some tools are missing. To get them, this command will:");
         for plan in plans {
             eprintln!("  - {plan}");
         }
         let answer = if self.yes {
             true
         } else if io::stdin().is_terminal() {
-            eprint!("Do that? [Y/n] ");
+            eprint!("Continue? [Y/n] ");
             io::stderr().flush()?;
             let mut line = String::new();
             let read = io::stdin().lock().read_line(&mut line)?;
             read > 0 && matches!(line.trim().to_lowercase().as_str(), "" | "y" | "yes")
         } else {
-            bail!("something must be installed (see above), and there is no terminal to ask on: use --yes, or CI=true");
+            bail!("tools are missing (see above), and you cannot be asked, because stdin is no terminal: use --yes");
         };
         self.answer.set(Some(answer));
         Ok(answer)
     }
 }
 
-/// The plans to install `need`; empty if it exists.
+/// The plans to install `need`. There are none if it is installed.
 fn plan(need: &Need) -> Result<Vec<Plan>> {
     match need {
         Need::Rust(toolchain, components, targets) => rust::plan(*toolchain, components, targets),
@@ -201,12 +211,12 @@ fn plan(need: &Need) -> Result<Vec<Plan>> {
     }
 }
 
-/// The name of a toolchain, as `cargo +NAME` takes it.
+/// The name of a toolchain for `cargo +NAME`.
 pub fn toolchain_name(toolchain: Toolchain) -> Result<String> {
     rust::name(toolchain)
 }
 
-/// The user's cache folder for this project.
+/// The folder of this project in the user's cache.
 pub fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute()) {
         Some(dir) => dir,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! QEMU for each architecture that has kernels: the system's, or one that is unpacked into the user's cache folder.
+//! Finds a QEMU for each architecture: the one of the system, or one that we have unpacked into our cache folder. Downloads one
+//! if none is good enough.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,16 +15,17 @@ use super::{cache, Plan};
 use crate::arch::Arch;
 use crate::cmd::{self, which};
 
-/// The packages of QEMU for one architecture.
+/// Debian's packages of QEMU for one architecture.
 struct Source {
+    /// The name of the program.
     program: &'static str,
-    /// Debian's packages of the emulator. A release has one of them.
+    /// Names that the package of the emulator has in different releases. The first one that exists is used.
     packages: &'static [&'static str],
-    /// The packages of the firmware that it loads.
+    /// The packages of the firmware that the emulator loads.
     firmware: &'static [&'static str],
-    /// The name of our folder in the cache; the version is appended.
+    /// The beginning of the name of our folder in the cache. The version follows.
     folder: &'static str,
-    /// About how much is downloaded.
+    /// The approximate size of the download.
     size: &'static str,
 }
 
@@ -55,15 +57,15 @@ impl Source {
     }
 }
 
-/// Major and minor version.
+/// The major and the minor version of QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
 
 impl Version {
-    /// The first version that emulates x2APIC in software.
+    /// The first version that emulates x2APIC without KVM.
     pub const X2APIC: Version = Version(9, 0);
 
-    /// From what `--version` prints.
+    /// The version in the output of `qemu-system-... --version`.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.lines().next()?.split_once("version ")?;
         let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(str::parse);
@@ -77,18 +79,19 @@ impl fmt::Display for Version {
     }
 }
 
-/// A QEMU that runs.
+/// A QEMU on this machine.
 #[derive(Clone, Debug)]
 pub struct Qemu {
+    /// The path of the program.
     program: PathBuf,
-    /// The folder in which it was unpacked, if it is not the system's.
+    /// The folder into which we have unpacked it. `None` if it is the QEMU of the system.
     root: Option<PathBuf>,
-    /// The version that it prints.
+    /// The version that the program prints.
     pub version: Version,
 }
 
 impl Qemu {
-    /// The program at `path`, if it runs and says its version.
+    /// Runs `program` to get its version. Returns `None` if it does not run, or prints no version.
     fn probe(program: PathBuf, root: Option<PathBuf>) -> Option<Self> {
         let mut found = Self { program, root, version: Version(0, 0) };
         let text = cmd::output(found.command().arg("--version")).ok()?;
@@ -96,20 +99,20 @@ impl Qemu {
         Some(found)
     }
 
-    /// Whether it emulates x2APIC.
+    /// Whether this QEMU emulates x2APIC.
     pub fn has_x2apic(&self) -> bool {
         self.version >= Version::X2APIC
     }
 
-    /// A command that runs it. An unpacked QEMU gets the paths of its parts.
+    /// Returns a command that runs this QEMU. If we have unpacked it, the command has the paths of its libraries and data.
     pub fn command(&self) -> Command {
         let mut cmd = Command::new(&self.program);
-        // cargo and rustup set this for their own children, not for QEMU.
+        // Cargo and rustup set this variable for other programs. QEMU must not use it.
         cmd.env_remove("LD_LIBRARY_PATH");
         if let Some(root) = &self.root {
             cmd.env("LD_LIBRARY_PATH", library_path(root));
-            // QEMU tries these folders in turn. Some files there are symbolic links to missing files of the system; QEMU skips
-            // them.
+            // QEMU searches these folders in this order. Some files in them are symbolic links to files of the system that do not
+            // exist. QEMU ignores such links.
             for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/riscv64-linux-gnu/opensbi/generic"] {
                 cmd.arg("-L").arg(root.join(data));
             }
@@ -118,7 +121,7 @@ impl Qemu {
     }
 }
 
-/// Every folder below `root` that holds a shared library.
+/// All folders with shared libraries in `root`, as a value of `LD_LIBRARY_PATH`.
 fn library_path(root: &Path) -> OsString {
     let mut dirs = Vec::new();
     for top in ["lib", "usr/lib"] {
@@ -127,19 +130,20 @@ fn library_path(root: &Path) -> OsString {
     std::env::join_paths(dirs).unwrap_or_default()
 }
 
+/// Adds `dir` and those of its subfolders to `found` that contain a shared library.
 fn library_dirs(dir: &Path, found: &mut Vec<PathBuf>) {
     let entries: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
     let is_library = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().contains(".so"));
     if entries.iter().any(is_library) {
         found.push(dir.to_path_buf());
     }
-    // QEMU finds its own modules, in a folder `qemu`, without help.
+    // The folder `qemu` is left out, because QEMU finds its own modules there.
     for sub in entries.iter().filter(|p| p.is_dir() && !p.is_symlink() && !p.ends_with("qemu")) {
         library_dirs(sub, found);
     }
 }
 
-/// The best QEMU on this machine: the system's if it is new enough, otherwise the newest.
+/// The best QEMU on this machine, if there is one: that of the system if it is good enough, otherwise the newest one.
 pub fn best(arch: Arch) -> Option<Qemu> {
     let source = Source::of(arch);
     let system = which(source.program).and_then(|path| Qemu::probe(path, None));
@@ -155,12 +159,12 @@ pub fn best(arch: Arch) -> Option<Qemu> {
     ours.chain(system).max_by_key(|q| q.version)
 }
 
-/// Whether a QEMU is good enough: for x86 with x2APIC it must emulate x2APIC.
+/// Returns whether a QEMU is good enough. If x2APIC mode is needed on x86, QEMU must emulate it.
 fn is_enough(qemu: &Qemu, arch: Arch, x2apic: bool) -> bool {
     arch != Arch::X86 || !x2apic || qemu.has_x2apic()
 }
 
-/// The plan to get a QEMU, with x2APIC if that is needed and possible.
+/// The plan to install a QEMU, if the best one on this machine is not good enough and a better one can be downloaded.
 pub(super) fn plan(arch: Arch, x2apic: bool) -> Result<Vec<Plan>> {
     let (found, source) = (best(arch), Source::of(arch));
     if found.as_ref().is_some_and(|q| is_enough(q, arch, x2apic)) {
@@ -168,24 +172,29 @@ pub(super) fn plan(arch: Arch, x2apic: bool) -> Result<Vec<Plan>> {
     }
     let apt = which("apt-get").is_some() && which("dpkg").is_some();
     let backports = if apt { Release::of_machine()?.backports() } else { None };
-    // If there is a QEMU, and apt has no newer one, nothing is installed. The command that uses it says what it cannot run.
+    // If there is a QEMU, and apt has no newer one, nothing is installed. The command that uses this QEMU reports what cannot
+    // run.
     if found.is_some() && backports.is_none() {
         return Ok(Vec::new());
     }
     if !apt {
-        bail!("no {}: install QEMU 9.0 or newer for {arch} with your package manager", source.program);
+        bail!(
+            "{} was not found: install QEMU 9.0 or newer for {arch} with your package manager",
+            source.program
+        );
     }
     let dir = cache()?;
     let suite = backports.map(|s| format!(", suite {s}")).unwrap_or_default();
     let what = format!(
-        "download QEMU for {arch} through this machine's apt sources{suite} (about {}) and unpack it into {}; \
-         the system stays as it is",
+        "download QEMU for {arch} from this machine's apt sources{suite} (about {}), and unpack it into {}; \
+         nothing is installed on the system itself",
         source.size,
         dir.display()
     );
     Ok(vec![Plan { what, act: Box::new(move || install(&dir, &source)) }])
 }
 
+/// Downloads QEMU, and unpacks it into our cache folder `dir`.
 fn install(dir: &Path, source: &Source) -> Result<()> {
     fs::create_dir_all(dir)?;
     let parts = dir.join(format!("{}unpacking", source.folder));
@@ -197,7 +206,7 @@ fn install(dir: &Path, source: &Source) -> Result<()> {
     let place = dir.join(format!("apt-{}", source.program));
     Apt::new(place.clone())?.unpack(source.packages, source.firmware, &root)?;
     let program = root.join("usr/bin").join(source.program);
-    let fresh = Qemu::probe(program, Some(root)).context("the QEMU that was unpacked does not run")?;
+    let fresh = Qemu::probe(program, Some(root)).context("the downloaded QEMU does not run")?;
     let home = dir.join(format!("{}{}", source.folder, fresh.version));
     if home.exists() {
         fs::remove_dir_all(&home)?;

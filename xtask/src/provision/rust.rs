@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Toolchains, components and targets, through rustup. They are installed by explicit commands; rustup's automatic installation
-//! is not used.
+//! Finds and installs toolchains, components and targets, by commands of rustup. rustup can also install a toolchain
+//! automatically, but this is not used.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use anyhow::{bail, Context, Result};
 use super::{Plan, Toolchain, MSRV};
 use crate::cmd::{self, which};
 
-/// The plans to install the missing parts of `toolchain`.
+/// The plans to install `toolchain` with these components and targets, or those parts of it that are missing.
 pub fn plan(
     toolchain: Toolchain,
     components: &[&'static str],
@@ -49,7 +49,7 @@ pub fn plan(
     Ok(plans)
 }
 
-/// The name of the toolchain. Of several nightlies it is the one without a date, otherwise the newest.
+/// The name of the toolchain. If several nightly toolchains are installed, it is the one without a date, or else the newest.
 pub fn name(toolchain: Toolchain) -> Result<String> {
     match toolchain {
         Toolchain::Msrv => Ok(MSRV.into()),
@@ -61,6 +61,7 @@ pub fn name(toolchain: Toolchain) -> Result<String> {
     }
 }
 
+/// The name of the nightly toolchain to use; `nightly` if none is installed.
 fn nightly(toolchains: &[String]) -> String {
     let all = || toolchains.iter().filter(|name| name.starts_with("nightly"));
     let plain =
@@ -68,25 +69,28 @@ fn nightly(toolchains: &[String]) -> String {
     plain.or_else(|| all().max()).cloned().unwrap_or_else(|| "nightly".into())
 }
 
+/// The names of the installed toolchains.
 fn toolchains() -> Result<Vec<String>> {
     let list = cmd::output(Command::new("rustup").args(["toolchain", "list"]))?;
     Ok(list.lines().filter_map(|l| l.split_whitespace().next()).map(ToOwned::to_owned).collect())
 }
 
-/// The full name of an installed toolchain, with the triple of this machine, which `name` may lack.
+/// The full name of an installed toolchain, with the target triple of this machine. `name` can be without this triple. Returns
+/// `None` if the toolchain is not installed.
 fn full_name(name: &str, toolchains: &[String]) -> Option<String> {
     let fits = |t: &&String| *t == name || t.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
     toolchains.iter().find(fits).cloned()
 }
 
+/// The installed components or targets of a toolchain. `kind` is `component` or `target`.
 fn listed(toolchain: &str, kind: &str) -> Result<Vec<String>> {
     let list =
         cmd::output(Command::new("rustup").args([kind, "list", "--installed", "--toolchain", toolchain]))?;
     Ok(list.lines().map(|l| l.trim().to_owned()).collect())
 }
 
-/// Whether a line of rustup's list is this component. Most components are listed with a triple after the name, the same triple as
-/// at the end of the toolchain's name.
+/// Returns whether an entry of rustup's list of components is this component. Most entries have a target triple after the name of
+/// the component. It is the triple at the end of the toolchain's name.
 fn is_component(listed: &str, component: &str, toolchain: &str) -> bool {
     let rest = listed.strip_prefix(component);
     rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('-') && toolchain.ends_with(rest)))

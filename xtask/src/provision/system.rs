@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tools from the system's package manager: compilers, the tools that build a Linux, busybox.
+//! Finds tools that come from the package manager of the system, and installs them: compilers, the tools to build a Linux,
+//! busybox, and others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,44 +14,48 @@ use super::apt::Apt;
 use super::{cache, Plan};
 use crate::cmd::{self, which};
 
+/// The plan to install a C compiler, if there is none.
 pub(super) fn plan_cc() -> Result<Vec<Plan>> {
     plan_program("cc", "C compiler (`cc`)", &["gcc", "libc6-dev"])
 }
 
+/// The plan to install valgrind, if it is missing.
 pub(super) fn plan_valgrind() -> Result<Vec<Plan>> {
     plan_program("valgrind", "`valgrind`", &["valgrind"])
 }
 
+/// The plan to install iperf3, if it is missing.
 pub(super) fn plan_iperf() -> Result<Vec<Plan>> {
     plan_program("iperf3", "`iperf3`", &["iperf3"])
 }
 
-/// The plan to install a program from the system's packages.
+/// The plan to install a program from packages of the system, if it is missing. It is an error if it cannot be installed.
 fn plan_program(program: &str, what: &str, packages: &[&'static str]) -> Result<Vec<Plan>> {
     if which(program).is_some() {
         return Ok(Vec::new());
     }
     if which("apt-get").is_none() {
-        bail!("no {what}: install one with your package manager");
+        bail!("{what} was not found: install it with your package manager");
     }
     if !is_root() {
         let packages = packages.join(" ");
-        bail!("no {what}, and only root can install it: sudo apt-get install {packages}");
+        bail!("{what} was not found, and only root can install it: sudo apt-get install {packages}");
     }
     Ok(vec![by_apt(packages)])
 }
 
-/// All but those that are there; nothing where we cannot install.
+/// The plan to install the compilers that are missing, if it is possible.
 pub(super) fn plan_compilers() -> Option<Plan> {
     plan_what_can_be(&[("gcc", "gcc"), ("g++", "g++"), ("clang", "clang"), ("ld", "binutils")])
 }
 
-/// All but those that are there; nothing where we cannot install.
+/// The plan to install the programs for the Linux scenario that are missing, if it is possible.
 pub(super) fn plan_programs() -> Option<Plan> {
     plan_what_can_be(&[("python3", "python3"), ("socat", "socat"), ("dropbear", "dropbear-bin")])
 }
 
-/// The plan to install the missing ones of these programs, each with its package, if it is possible.
+/// The plan to install those of these programs that are missing. Each has the name of its package. Returns `None` if nothing is
+/// missing, or if we cannot install packages.
 fn plan_what_can_be(wanted: &[(&str, &'static str)]) -> Option<Plan> {
     let missing = wanted.iter().filter(|(program, _)| which(program).is_none());
     let packages: Vec<_> = missing.map(|(_, package)| *package).collect();
@@ -69,7 +74,7 @@ fn by_apt(packages: &[&'static str]) -> Plan {
     Plan { what, act: Box::new(act) }
 }
 
-/// The programs that a build of Linux runs, each with its package.
+/// The programs that are needed to build Linux, each with its package.
 const LINUX_PROGRAMS: [(&str, &str); 7] = [
     ("make", "make"),
     ("gcc", "gcc"),
@@ -82,12 +87,13 @@ const LINUX_PROGRAMS: [(&str, &str); 7] = [
 /// The oldest libclang that bindgen can use.
 const OLDEST_LIBCLANG: u32 = 15;
 
-/// The names of clang that can build a Linux with KASAN. With Rust, KASAN does not work with gcc.
+/// Names of versions of clang that can build a Linux with KASAN, the preferred one first. If Linux has Rust code, gcc cannot be
+/// used for KASAN.
 const CLANGS: [&str; 6] = ["clang-19", "clang-20", "clang-21", "clang-18", "clang-17", "clang"];
-/// The oldest version that can do it.
+/// The oldest version of clang that can build such a Linux.
 const OLDEST_CLANG: u32 = 17;
 
-/// The name of such a clang on this machine.
+/// The name of a clang on this machine that can build a Linux with KASAN.
 pub fn clang() -> Option<&'static str> {
     CLANGS.into_iter().find(|name| {
         let said = cmd::output(Command::new(name).arg("--version")).unwrap_or_default();
@@ -95,13 +101,13 @@ pub fn clang() -> Option<&'static str> {
     })
 }
 
-/// From what `--version` prints: `Debian clang version 19.1.7 (3~deb12u1)`.
+/// The version in the output of `clang --version`, such as `Debian clang version 19.1.7 (3~deb12u1)`.
 fn clang_version(text: &str) -> Option<u32> {
     let (_, rest) = text.split_once("clang version ")?;
     rest.split('.').next()?.parse().ok()
 }
 
-/// The plan to install what a build of Linux with Rust needs; with debug checks it also needs what KASAN needs.
+/// The plan to install the missing packages that are needed to build a Linux with Rust; with `debug` also those for KASAN.
 pub(super) fn plan_linux(debug: bool) -> Result<Option<Plan>> {
     let programs = LINUX_PROGRAMS.into_iter().filter(|(program, _)| which(program).is_none());
     let mut missing: Vec<&'static str> = programs.map(|(_, package)| package).collect();
@@ -119,15 +125,15 @@ pub(super) fn plan_linux(debug: bool) -> Result<Option<Plan>> {
     }
     let named = missing.join(" ");
     if which("apt-get").is_none() {
-        bail!("to build Linux, install these (Debian's names) with your package manager: {named}");
+        bail!("to build Linux, install these packages (Debian's names) with your package manager: {named}");
     }
     if !is_root() {
-        bail!("to build Linux, packages are needed that only root can install: sudo apt-get install {named}");
+        bail!("packages for the build of Linux are missing, and only root can install them: sudo apt-get install {named}");
     }
     Ok(Some(by_apt(&missing)))
 }
 
-/// Whether there is a libclang that is new enough, with the compiler's own headers.
+/// Returns whether there is a libclang that is new enough, and the header files that belong to it.
 fn has_libclang() -> bool {
     let names = |dir: &Path| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -146,21 +152,21 @@ fn has_libclang() -> bool {
     })
 }
 
-/// The version in a file's name, such as `libclang-19.so.1` or `libclang.so.18.1`.
+/// The version in a file name such as `libclang-19.so.1` or `libclang.so.18.1`.
 fn libclang_version(name: &str) -> Option<u32> {
     let rest = name.strip_prefix("libclang")?;
     let number = rest.strip_prefix('-').or_else(|| rest.strip_prefix(".so."))?;
     number.split('.').next()?.parse().ok()
 }
 
-/// A busybox that needs no library: the system's, or our own.
+/// The path of a busybox that is linked statically: that of the system, or one that we have downloaded.
 pub fn busybox() -> Option<PathBuf> {
     let ours = cache().ok().map(|dir| dir.join("busybox/bin/busybox"));
     let ours_elsewhere = cache().ok().map(|dir| dir.join("busybox/usr/bin/busybox"));
     [which("busybox"), ours, ours_elsewhere].into_iter().flatten().find(|program| is_static(program))
 }
 
-/// Whether a file is an x86-64 program that needs no loader.
+/// Returns whether a file is an x86-64 program that is linked statically: it does not name a loader.
 fn is_static(program: &Path) -> bool {
     let Ok(bytes) = fs::read(program) else { return false };
     let Ok(file) = ElfFile64::<object::Endianness>::parse(bytes.as_slice()) else { return false };
@@ -168,18 +174,18 @@ fn is_static(program: &Path) -> bool {
     x86 && !file.elf_program_headers().iter().any(|h| h.p_type(file.endian()) == elf::PT_INTERP)
 }
 
-/// The plan to get such a busybox.
+/// The plan to download such a busybox, if there is none.
 pub(super) fn plan_busybox() -> Result<Option<Plan>> {
     if busybox().is_some() {
         return Ok(None);
     }
     ensure!(
         which("apt-get").is_some() && which("dpkg").is_some(),
-        "no static busybox: install one with your package manager (Debian's package is busybox-static)"
+        "a static busybox was not found: install one with your package manager (Debian's package is busybox-static)"
     );
     let root = cache()?.join("busybox");
     let what = format!(
-        "download busybox-static through this machine's apt sources (1 MB) and unpack it into {}",
+        "download busybox-static from this machine's apt sources (1 MB), and unpack it into {}",
         root.display()
     );
     let act = move || {
@@ -189,7 +195,8 @@ pub(super) fn plan_busybox() -> Result<Option<Plan>> {
     Ok(Some(Plan { what, act: Box::new(act) }))
 }
 
-/// Downloads one package, from a suite of Debian if one is named, and unpacks it below `root`. Returns its version.
+/// Downloads one package, and unpacks it into the folder `root`. If a suite of Debian is named, the package is from this suite.
+/// Returns the version of the package.
 pub fn unpack_package(package: &str, suite: Option<&str>, root: &Path) -> Result<String> {
     let dir = cache()?.join(format!("apt-{package}"));
     let apt = match suite {
