@@ -1,62 +1,68 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernels report of the machine's CPUs, and the verdict on it.
+//! Records of the demo about CPUs: how many CPUs the directory lists, and how a CPU was moved between kernels. Checks these
+//! records.
 
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Order, Report};
 
-/// What a spawned kernel found in the directory.
+/// The record of a spawned kernel about the CPUs in the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// The kernel that read it.
+    /// The kernel that read the directory.
     pub kernel: u32,
-    /// How many of the machine's CPUs are the host's.
+    /// How many CPUs the directory lists for the host.
     pub host_cpus: u32,
-    /// How many CPUs this kernel is built for.
+    /// The largest number of CPUs that this kernel itself can have.
     pub room: u32,
 }
 
-/// What the host reports about the CPU that it moved.
+/// The record of the host about the CPU that it moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
-    /// Its physical id.
+    /// The physical id of the CPU.
     pub cpu: u64,
-    /// How often it was moved from one kernel to another.
+    /// How often the CPU was moved from one kernel to another.
     pub times: u32,
-    /// How often it was moved while the streams ran.
+    /// How many of these moves were made while the streams ran.
     pub in_stream: u32,
 }
 
-/// What a kernel reports about the CPU that was moved.
+/// The record of a kernel about the CPU that was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spare {
-    /// The kernel.
+    /// The kernel that reports.
     pub kernel: u32,
-    /// How often it had the CPU.
+    /// How often this kernel was given the CPU.
     pub had: u32,
-    /// Doorbells that arrived there while it had the CPU.
+    /// Number of doorbells for this kernel that interrupted the CPU while this kernel had it.
     pub arrived: u64,
-    /// Doorbells for other kernels that arrived at any of its CPUs.
+    /// Number of doorbells for other kernels that interrupted a CPU of this kernel.
     pub stray: u64,
 }
 
 impl Report {
-    /// What is wrong with the moves of a CPU.
+    /// Returns the problems with the moves of a CPU.
     fn move_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = Vec::new();
         match self.moved {
             Some(m) if m.times == order.moves && m.in_stream == m.times => {}
-            Some(m) => problems.push(format!("{} moves were ordered: {m:?}", order.moves)),
-            None => problems.push("the host never said how often it moved a CPU".into()),
+            Some(m) => problems.push(format!(
+                "CPU {} was moved {} times, {} times in mid-stream, but {} moves in mid-stream were ordered",
+                m.cpu, m.times, m.in_stream, order.moves
+            )),
+            None => problems.push("the host did not report how often it moved a CPU".into()),
         }
-        // Plus one, because one kernel had the CPU before the first move.
+        // One more than the number of moves, because a kernel was given the CPU before the first move.
         let had: u32 = self.spare.values().map(|s| s.had).sum();
         if had != order.moves.saturating_add(1) {
-            problems.push(format!("{had} times somebody had the CPU that was moved {} times", order.moves));
+            let times = order.moves;
+            problems
+                .push(format!("a CPU was to be moved {times} times, but kernels were given it {had} times"));
         }
         for id in 0..order.kernels {
             let Some(s) = self.spare.get(&id) else {
-                problems.push(format!("kernel {id} never said what it saw of the CPU that was moved"));
+                problems.push(format!("kernel {id} did not report about the CPU that was moved"));
                 continue;
             };
             if s.stray != 0 {
@@ -64,14 +70,15 @@ impl Report {
             }
             if s.arrived < s.had.into() {
                 let Spare { had, arrived, .. } = s;
-                problems
-                    .push(format!("kernel {id} had the CPU {had} times, and {arrived} doorbells arrived"));
+                problems.push(format!(
+                    "kernel {id} was given the CPU {had} times, but only {arrived} doorbells interrupted it there"
+                ));
             }
         }
         problems
     }
 
-    /// Problems with the lists of CPUs in the directory.
+    /// Returns the problems with the CPUs that the directory lists, and with the moves of a CPU.
     pub fn cpu_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = if order.moves == 0 { Vec::new() } else { self.move_problems(order) };
         // A kernel in C does not report this.
@@ -79,9 +86,13 @@ impl Report {
         for k in self.kernels.values().filter(|k| asked(k.id) && k.lang == "rust") {
             let expected = order.host_cpus;
             match self.listed.get(&k.id) {
-                None => problems.push(format!("kernel {} never said what the directory lists", k.id)),
-                Some(l) if l.host_cpus != expected => problems
-                    .push(format!("kernel {} finds {} CPUs of the host, not {expected}", k.id, l.host_cpus)),
+                None => {
+                    problems.push(format!("kernel {} did not report which CPUs the directory lists", k.id))
+                }
+                Some(l) if l.host_cpus != expected => problems.push(format!(
+                    "kernel {} found {} CPUs of the host in the directory, not {expected}",
+                    k.id, l.host_cpus
+                )),
                 Some(_) => {}
             }
         }

@@ -18,40 +18,42 @@ use crate::provision::{Need, Provision, Toolchain};
 use crate::record::{Generation, Mode, Order};
 use crate::summary::{self, Summary};
 
-/// Most CPUs of the host. Together with the CPUs of 15 other kernels, these are not more than the kernels support.
+/// The largest number of CPUs that the host can have. With 15 other kernels, which have one CPU each, the machine still has
+/// fewer CPUs than the kernels support (512).
 const MAX_HOST_CPUS: i64 = 480;
-/// Most CPUs of a machine that is not a PC: on arm64 QEMU lists so many in one region of redistributors.
+/// The largest number of CPUs of a machine that is not a PC. On arm64 it is the number of redistributors that fit into the
+/// first region that QEMU lists.
 const MAX_ELSEWHERE: u32 = 123;
-/// Most CPUs of a machine whose APICs are in xAPIC mode: ids are below 255.
+/// The largest number of CPUs of a machine in xAPIC mode: APIC ids are 0 to 254, because 255 means all CPUs.
 const MAX_XAPIC_CPUS: u32 = 255;
 
-/// What `demo` takes.
+/// The options of `cargo xtask demo`.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
-    /// The machine: an x86 PC, or QEMU's `virt` for arm64 (GICv3) or riscv64 (SBI, and then IMSICs)
+    /// The machine: an x86 PC, or QEMU's `virt` for arm64 (with a GICv3) or riscv64 (run twice: with SBI, and with IMSICs)
     #[arg(long, value_enum, default_value_t = Arch::X86)]
     pub arch: Arch,
-    /// The kernel that boots and starts the others: our own, or one that is built from crates of others
+    /// The kernel that the machine boots, and that starts the other kernels: our own, or one that others wrote
     #[arg(long, value_enum, default_value_t = Host::BareMetal)]
     pub host: Host,
     /// How many kernels, or the language of each, such as `rust,c,rust`. The first one is the host, which is in Rust
     #[arg(long, default_value = "3", value_name = "N|LIST")]
     pub kernels: Kernels,
-    /// Messages each way per pair of kernels; with --kill this is the least number
+    /// Messages that each kernel sends to each other kernel. With --kill or --move it can send more
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub messages: u64,
     /// The layout of the links
     #[arg(long, value_enum, default_value_t = Generation::Native)]
     pub generation: Generation,
-    /// Stop kernel 1 in mid-stream, and start it again, this many times (5 without a number). On x86 it is stopped by INIT,
-    /// whatever it executes. On other machines a CPU can only stop itself, so the kernel is told to by a doorbell
+    /// Stop kernel 1 in mid-stream, and start it again, this many times (5 times if no number is given). On x86, INIT stops
+    /// its CPU at any instruction. On other machines a CPU can only stop itself: there a doorbell tells the kernel to stop
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
     pub kill: Option<u32>,
-    /// Move a CPU between the running kernels other than the host, under traffic, this many times
+    /// Move a CPU this many times from one running kernel to another, while messages are sent. The host never gets this CPU
     #[arg(long = "move", value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub moves: Option<u32>,
-    /// How many CPUs the directory lists for the host; it runs on one of them. Each other kernel has one
+    /// How many CPUs the directory lists for the host, which runs on only one of them. Each other kernel has one CPU
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_HOST_CPUS))]
     pub host_cpus: u32,
     /// The mode of the local APIC (x86)
@@ -60,16 +62,17 @@ pub struct DemoArgs {
     /// Print the result as one JSON object on the last line of stdout; all other output goes to stderr
     #[arg(long)]
     pub json: bool,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
-    /// Make a kernel fail: hang, panic, exception, or with --move keep or stale, then `:` and the kernel's number
+    /// Make a kernel fail. FAULT:K, where K is the kernel's number, and FAULT is hang, panic, exception, lose, tear or double;
+    /// with --move it can also be keep or stale (examples/bare-metal/src/options.rs)
     #[arg(long, hide = true)]
     pub fault: Option<String>,
 }
 
 impl DemoArgs {
-    /// The default options, with these kernels.
+    /// The default options, but with these kernels.
     pub fn plain(kernels: Kernels) -> Self {
         Self {
             arch: Arch::X86,
@@ -88,7 +91,7 @@ impl DemoArgs {
     }
 }
 
-/// The modes to run.
+/// The modes of the local APIC in which the demo is run, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Modes {
@@ -98,7 +101,7 @@ pub enum Modes {
 }
 
 impl Modes {
-    /// Whether x2APIC mode is one of them.
+    /// Whether the demo is run in x2APIC mode.
     pub fn x2apic(self) -> bool {
         self != Modes::Xapic
     }
@@ -112,20 +115,20 @@ impl Modes {
     }
 }
 
-/// What a boot needs.
+/// What must be installed to build the kernels in Rust and to boot them.
 pub fn needs(arch: Arch, x2apic: bool) -> Vec<Need> {
     vec![Need::Rust(Toolchain::Active, &[], arch.targets()), Need::Qemu { arch, x2apic }]
 }
 
-/// The modes that `qemu` can run, and a note about those that it cannot run. In CI, or if no mode is left, a mode that cannot
-/// run is an error.
+/// Returns those of `modes` that `qemu` can run, and a note about the others. In CI it is an error if a mode cannot run.
+/// Elsewhere it is an error if none of them can run.
 pub fn runnable(qemu: &Qemu, modes: Modes, ci: bool) -> Result<(Vec<Mode>, Option<String>)> {
     let (list, not_run): (Vec<Mode>, Vec<Mode>) =
         modes.list().iter().partition(|mode| **mode == Mode::Xapic || qemu.has_x2apic());
     if not_run.is_empty() {
         return Ok((list, None));
     }
-    let note = format!("x2APIC: not run: QEMU {} cannot emulate it (9.0 or newer can)", qemu.version);
+    let note = format!("x2APIC: not run: QEMU {} cannot emulate it, QEMU 9.0 or newer can", qemu.version);
     if ci || list.is_empty() {
         bail!("{note}");
     }
@@ -137,15 +140,15 @@ pub fn runnable(qemu: &Qemu, modes: Modes, ci: bool) -> Result<(Vec<Mode>, Optio
 pub struct Outcome {
     /// What both ends of each pair counted.
     pub summary: Summary,
-    /// What could not run here, and why.
+    /// A note about a mode that could not run, if there is one.
     pub not_run: Option<String>,
-    /// All problems.
+    /// All problems. The demo passed if there are none.
     pub problems: Vec<String>,
-    /// How long the machines ran.
+    /// How long the machines ran, in all modes together.
     pub took: Duration,
 }
 
-/// `cargo xtask demo`: an error if anything went wrong.
+/// The command `cargo xtask demo`. It is an error if the demo finds a problem.
 pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<()> {
     let flavour = if args.moves.is_some() { Flavour::SecondCpu } else { Flavour::OneCpu };
     refuse_elsewhere(args)?;
@@ -166,19 +169,22 @@ fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
     let why = match () {
         () if arch == Arch::X86 => return Ok(()),
         () if args.moves.is_some() => {
-            "--move: a kernel there has one CPU, no entry point for a second one, and no vector of its own, which is needed to recognize a stray doorbell"
+            "--move needs kernels with an entry point for a second CPU, and with a vector of their own, by which a stray \
+             doorbell is recognized. Only our kernels for x86-64 have these"
         }
-        () if args.host != Host::BareMetal => "--host: the other hosts are for x86-64",
+        () if args.host != Host::BareMetal => "--host: the kernels that others wrote are for x86-64 only",
         () if args.kernels.has_c() => "the kernel in C is for x86-64 only",
-        () if args.host_cpus.saturating_add(args.kernels.count()) > MAX_ELSEWHERE + 1 => "at most 123 CPUs",
+        () if args.host_cpus.saturating_add(args.kernels.count()) > MAX_ELSEWHERE + 1 => {
+            "the machine can have at most 123 CPUs"
+        }
         () => return Ok(()),
     };
-    bail!("not on {arch}: {why}")
+    bail!("this cannot run on {arch}: {why}")
 }
 
 /// The emulator and the kernels of a demo.
 pub struct Stage<'a> {
-    /// Where things are.
+    /// The repository and the target folder.
     pub places: &'a Places,
     /// The emulator.
     pub qemu: &'a Qemu,
@@ -187,7 +193,8 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Builds the kernels, and finds an emulator, if possible one with x2APIC.
+    /// Builds the kernels, and finds an emulator. With `x2apic` it looks for one that emulates x2APIC mode, but another one is
+    /// accepted if there is none.
     pub fn build(
         places: &'a Places,
         provision: &'a Provision,
@@ -207,7 +214,7 @@ impl<'a> Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// The same, booted by `host`.
+    /// Builds `host`, and replaces the kernel that the machine boots by it. Our own host is kept as it is.
     pub fn with_host(mut self, provision: &Provision, host: Host) -> Result<Self> {
         let needs = host.needs();
         provision.announce(&needs)?;
@@ -224,20 +231,20 @@ impl Stage<'_> {
     }
 }
 
-/// Runs the demo in each mode.
+/// Runs the demo in each mode, and collects the results.
 pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     let &Stage { places, qemu, ref images } = stage;
     if args.kill.is_some() && (args.generation != Generation::Native || args.kernels.count() < 3) {
-        bail!("--kill needs the native link, and 3 kernels or more: two must survive the one that dies");
+        bail!("--kill needs the native link, and 3 kernels or more: two kernels continue while one is dead");
     }
     if args.kill.is_some() && args.kernels.has_c() {
-        bail!("--kill is for kernels in Rust: the kernel in C does not record what it has sent");
+        bail!("--kill needs kernels in Rust: the kernel in C does not record what it has sent");
     }
     if args.moves.is_some() && (args.generation != Generation::Native || args.kernels.count() < 3) {
-        bail!("--move needs the native link, and 3 kernels or more: a CPU moves between two kernels other than the host");
+        bail!("--move needs the native link, and 3 kernels or more: the CPU moves between kernels other than the host");
     }
     if args.moves.is_some() && (args.kernels.has_c() || args.kill.is_some()) {
-        bail!("--move is for kernels in Rust, and cannot be combined with --kill");
+        bail!("--move needs kernels in Rust, and cannot be combined with --kill");
     }
     if args.moves.is_some() && args.host != Host::BareMetal {
         bail!("--move works only with our own host");
@@ -268,7 +275,10 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
             images,
         };
         if mode == Mode::Xapic && job.cpus() > MAX_XAPIC_CPUS {
-            bail!("xAPIC has ids for {MAX_XAPIC_CPUS} CPUs, not for {}: --mode x2apic", job.cpus());
+            bail!(
+                "xAPIC mode has ids for {MAX_XAPIC_CPUS} CPUs, but {} are needed: use --mode x2apic",
+                job.cpus()
+            );
         }
         let mut live = Live::new(mode);
         let start = Instant::now();
@@ -288,7 +298,8 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The first entries of a long list. Causes come before their consequences, so the first ones matter most.
+/// Returns the first 10 problems, and a line with the number of the others. A cause is reported before its consequences, so the
+/// first problems matter most.
 pub fn first_of(problems: &[String]) -> Vec<String> {
     const ENOUGH: usize = 10;
     let mut shown: Vec<String> = problems.iter().take(ENOUGH).cloned().collect();
@@ -298,10 +309,10 @@ pub fn first_of(problems: &[String]) -> Vec<String> {
     shown
 }
 
-/// Prints the end of the serial line, to help find the cause of a failure.
+/// Prints the last lines of the serial line, to help find the cause of a failure.
 pub fn show_tail(run: &Run, mode: Mode) {
     eprintln!(
-        "--- the last {} lines of the serial line ({mode}; all of it: {}) ---",
+        "--- the last {} lines of the serial line ({mode}; all lines are in {}) ---",
         run.tail.len(),
         run.log.display()
     );

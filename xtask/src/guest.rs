@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernels that are based on code of others, use mk-ipi, and can be the host of ours: examples/guest-axplat and
-//! examples/guest-bootloader.
+//! Two kernels that others wrote, and to which mk-ipi was added: examples/guest-axplat and examples/guest-bootloader. Each of
+//! them can be the host, which starts our own kernels.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,14 @@ use crate::cmd::{self, Places, BARE_TARGET};
 use crate::image;
 use crate::provision::{self, Need, Toolchain};
 
-/// The kernel that boots the machine and starts the others.
+/// The kernel that the machine boots, and that starts the other kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Host {
-    /// Our own, examples/bare-metal
+    /// Our own kernel: examples/bare-metal
     BareMetal,
-    /// On ArceOS's axplat, examples/guest-axplat
+    /// A kernel that is built on ArceOS's axplat: examples/guest-axplat
     Axplat,
-    /// On the crates bootloader and x86_64, as in many tutorials, examples/guest-bootloader
+    /// A kernel that is built on the crates bootloader and x86_64, as in many tutorials: examples/guest-bootloader
     Bootloader,
 }
 
@@ -28,14 +28,14 @@ pub const AXPLAT: &str = "examples/guest-axplat";
 pub const BOOTLOADER: &str = "examples/guest-bootloader";
 /// The folder of the program that makes the disk for [`BOOTLOADER`].
 pub const DISK: &str = "examples/guest-bootloader/disk";
-/// Source files that both kernels share. It is not a crate.
+/// The folder of source files that are part of both kernels. It is not a crate.
 pub const COMMON: &str = "examples/guest";
 
 /// The address at which examples/guest-bootloader expects its command line.
 pub const COMMAND_LINE: u64 = 0x1fff_0000;
 
 impl Host {
-    /// What its build needs in addition to the stable compiler.
+    /// What must be installed to build this kernel, in addition to what our own kernels need.
     pub fn needs(self) -> Vec<Need> {
         match self {
             Self::BareMetal | Self::Axplat => Vec::new(),
@@ -45,7 +45,8 @@ impl Host {
         }
     }
 
-    /// Builds it, unless it is our own kernel. Returns the file that the emulator boots.
+    /// Builds this kernel, and returns the file that the emulator boots. Returns `None` for our own kernel, which is not built
+    /// here.
     pub fn build(self, places: &Places) -> Result<Option<PathBuf>> {
         Ok(match self {
             Self::BareMetal => None,
@@ -65,7 +66,7 @@ fn kernel(places: &Places, folder: &str, name: &str) -> Result<PathBuf> {
     Ok(elf.with_context(|| format!("{folder} has no executable {name}"))?.clone())
 }
 
-/// The disk that boots `kernel`.
+/// Makes the image of a disk that boots `kernel`, and returns its path.
 fn disk(places: &Places, kernel: &Path) -> Result<PathBuf> {
     let file = places.own_target("guest-bootloader.img");
     let mut cargo = places.cargo_in(Path::new(DISK));
@@ -80,14 +81,14 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// The lines that are code, not blank lines and not comments.
+    /// Returns the lines that are neither blank nor comments, without their indentation.
     fn code(text: &str) -> Vec<&str> {
         let lines = text.lines().map(str::trim);
         lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect()
     }
 
-    /// How many lines of `after` are not in the longest common subsequence with `before`: the lines that `diff` shows with a
-    /// plus.
+    /// Returns how many lines were added to `before` to get `after`: the lines of `after` that are not in the longest common
+    /// subsequence of both. These are the lines that `diff` shows with a plus.
     fn added(before: &[&str], after: &[&str]) -> usize {
         let mut row = vec![0usize; before.len() + 1];
         for line in after {
@@ -101,7 +102,8 @@ mod tests {
         after.len() - row[before.len()]
     }
 
-    /// The lines that were added to a kernel for mk-ipi: in the file that is new, in its main file, and in its dependencies.
+    /// Returns the numbers of lines that were added to a kernel for mk-ipi: in the new file `src/mk_ipi.rs`, in `src/main.rs`,
+    /// and in the dependencies of `Cargo.toml`.
     fn lines(folder: &str) -> [usize; 3] {
         let root = Places::find().expect("the repository").root.join(folder);
         let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel images: each kernel is linked at a base of its own.
+//! Builds the images of the kernels. Each kernel is linked at an address of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,27 +13,30 @@ use crate::capi;
 use crate::cmd::{self, shown, Places, BARE_TARGET};
 use crate::kernels::{Kernels, Lang};
 
-/// The folder of the crate of the kernels.
+/// The folder of the kernels in Rust.
 pub const BARE_METAL: &str = "examples/bare-metal";
-/// The base of the first image, counted from the begin of memory, and the distance to the next image. The memory map is in
+/// The address at which kernel 0 is linked, relative to the start of memory. The memory map is in
 /// examples/bare-metal/src/layout.rs.
 const BASE: u64 = 0x0100_0000;
+/// The distance in bytes from one kernel's address to the next one's.
 const WINDOW: u64 = 0x0100_0000;
-/// The address at which the emulator puts the ELF file of kernel 1, and the distance to the next file.
+/// The emulator puts the ELF files of the spawned kernels into memory, at `STAGING + k * WINDOW` for kernel `k`, relative to the
+/// start of memory. The host loads the kernels from there.
 const STAGING: u64 = 0x2000_0000;
 
 /// The ELF file of one kernel.
 pub struct Image {
-    /// The file.
+    /// The path of the file.
     pub file: PathBuf,
-    /// Its length in bytes.
+    /// The length of the file in bytes.
     pub len: u64,
-    /// Physical address at which the emulator puts the file; the host is loaded by the emulator itself.
+    /// The physical address at which the emulator puts the file. It is not used for the host, which the emulator loads itself.
     pub staged_at: u64,
 }
 
-/// The sources of the kernel in C. Its start code and linker script are those of [`BARE_METAL`].
+/// The folder of the kernel in C. Its start code and its linker script are in [`BARE_METAL`].
 const C_KERNEL: &str = "examples/c-kernel";
+/// The source files of the kernel in C.
 const C_SOURCES: [&str; 10] = [
     "main.c",
     "platform.c",
@@ -47,18 +50,19 @@ const C_SOURCES: [&str; 10] = [
     "../bare-metal/src/arch/x86_64/boot.s",
 ];
 
-/// How many CPUs the spawned kernels in Rust are built for; the host has one.
+/// The number of CPUs for which the spawned kernels in Rust are built. The host is always built for one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// One.
+    /// One CPU.
     OneCpu,
-    /// Two: the second one is given and taken away while the kernel runs.
+    /// Two CPUs. The kernel gets and loses the second one while it runs.
     SecondCpu,
 }
 
-/// Builds the images of all kernels, the host's first.
+/// Builds the images of all kernels. The first one is the host.
 pub fn build(places: &Places, arch: Arch, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
-    // Each base has a target folder of its own, so that nothing is built twice.
+    // The address is a setting of the build, so each kernel has its own target folder. With one folder for all kernels, cargo
+    // would build everything again for each of them.
     let (images, target) = match arch {
         Arch::X86 => ("images".into(), "bare-metal".into()),
         arch => (format!("images-{arch}"), format!("bare-metal-{arch}")),
@@ -79,19 +83,20 @@ pub fn build(places: &Places, arch: Arch, kernels: &Kernels, flavour: Flavour) -
         }
         let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
         if len > WINDOW {
-            bail!("{} has {len} bytes; the memory map has room for {WINDOW}", file.display());
+            bail!("{} has {len} bytes, but the memory map has only {WINDOW} bytes for it", file.display());
         }
         Ok(Image { file, len, staged_at: arch.ram() + STAGING + u64::from(k) * WINDOW })
     };
     (0..).zip(kernels.langs()).map(build).collect()
 }
 
+/// The address at which kernel `k` is linked, relative to the start of memory.
 fn base(k: u32) -> u64 {
     BASE + u64::from(k) * WINDOW
 }
 
-/// Builds [`BARE_METAL`], linked at `base`, and writes it to `file`. If the target folder `target` was used with another base,
-/// cargo builds everything again.
+/// Builds [`BARE_METAL`] for x86-64, linked at the address `base`, and writes the executable to `file`. If the target folder
+/// `target` was used with another address before, cargo builds everything again.
 pub fn linked_at(places: &Places, base: u64, target: &str, file: &Path) -> Result<()> {
     linked(places, (Arch::X86, base), Flavour::OneCpu, target, file)
 }
@@ -116,13 +121,13 @@ fn linked(
     Ok(())
 }
 
-/// Builds the kernel in C, linked at `base`, and writes it to `file`.
+/// Builds the kernel in C, linked at the address `base`, and writes the executable to `file`.
 pub fn c_linked_at(places: &Places, base: u64, file: &Path) -> Result<()> {
     let library = capi::library(places, Some(BARE_TARGET), capi::Limits::default())?;
     compile_c(places, "cc", base, &library, file)
 }
 
-/// The same, with a given compiler and a library that was built already.
+/// As [`c_linked_at`], with the compiler `cc`, and with a library that was built before.
 pub fn compile_c(places: &Places, cc: &str, base: u64, library: &Path, file: &Path) -> Result<()> {
     let template = places.root.join(BARE_METAL).join("kernel.ld");
     let script = file.with_extension("ld");
@@ -138,12 +143,12 @@ pub fn compile_c(places: &Places, cc: &str, base: u64, library: &Path, file: &Pa
     cmd::run(&mut cc)
 }
 
-/// cargo's message about something that it has built, or found built.
+/// A message of cargo about a crate that it has built, in this run or in an earlier one.
 #[derive(Deserialize)]
 pub struct Artifact {
     /// The crate.
     pub target: Target,
-    /// All its files.
+    /// The files that the compiler made of the crate.
     pub filenames: Vec<PathBuf>,
     executable: Option<PathBuf>,
 }
@@ -151,24 +156,24 @@ pub struct Artifact {
 /// A crate of a package.
 #[derive(Deserialize)]
 pub struct Target {
-    /// Its name for the compiler.
+    /// The name of the crate for the compiler.
     pub name: String,
     kind: Vec<String>,
 }
 
 impl Target {
-    /// Whether the compiler loads it, as a procedural macro.
+    /// Whether it is a procedural macro, which the compiler loads.
     pub fn is_proc_macro(&self) -> bool {
         self.kind.iter().any(|kind| kind == "proc-macro")
     }
 }
 
-/// Runs a `cargo build`, and returns the executables that it made.
+/// Runs a `cargo build`, and returns the paths of the executables.
 pub fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
     Ok(artifacts(cargo)?.into_iter().filter_map(|artifact| artifact.executable).collect())
 }
 
-/// Runs a `cargo build`, and returns all that it made.
+/// Runs a `cargo build`, and returns the messages about all crates. Crates that an earlier run has built are included.
 pub fn artifacts(cargo: &mut Command) -> Result<Vec<Artifact>> {
     eprintln!("$ {}", shown(cargo));
     // RUSTFLAGS from the environment would replace the flags of the target.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernels of a demo: how many, and the language of each.
+//! The option `--kernels`: the number of kernels of a demo, and the language of each.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,49 +9,52 @@ use anyhow::{bail, ensure, Error, Result};
 /// The language of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lang {
-    /// `examples/bare-metal`.
+    /// Rust: the kernel in `examples/bare-metal`.
     Rust,
-    /// `examples/c-kernel`. It cannot be the host, cannot be killed, and does not run the conformance suite.
+    /// C: the kernel in `examples/c-kernel`. It cannot be the host, cannot be killed, and does not run the conformance suite.
     C,
 }
 
-/// Two to 16 kernels, the host first.
+/// The languages of 2 to 16 kernels. The first kernel is the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernels(Vec<Lang>);
 
 impl Kernels {
-    /// This many kernels, all in Rust.
+    /// Returns this number of kernels, all in Rust.
     pub fn rust(count: usize) -> Self {
         Self(vec![Lang::Rust; count])
     }
 
-    /// How many.
+    /// The number of kernels.
     pub fn count(&self) -> u32 {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
-    /// The language of each.
+    /// The language of each kernel.
     pub fn langs(&self) -> &[Lang] {
         &self.0
     }
 
-    /// Whether any is written in C.
+    /// Whether a kernel is written in C.
     pub fn has_c(&self) -> bool {
         self.0.contains(&Lang::C)
     }
 }
 
-/// A number, or a list such as `rust,c,rust`.
+/// The text is a number, or a list such as `rust,c,rust`.
 impl FromStr for Kernels {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
         let kernels = match text.parse() {
             Ok(count @ 0..=16) => Self::rust(count),
-            Ok(_) => bail!("at most 16 kernels"),
+            Ok(_) => bail!("there can be at most 16 kernels"),
             Err(_) => Self(text.split(',').map(lang).collect::<Result<_>>()?),
         };
-        ensure!((2..=16).contains(&kernels.0.len()), "2 to 16 kernels");
-        ensure!(kernels.0.first() == Some(&Lang::Rust), "the first one is the host, which must be in Rust");
+        ensure!((2..=16).contains(&kernels.0.len()), "there must be 2 to 16 kernels");
+        ensure!(
+            kernels.0.first() == Some(&Lang::Rust),
+            "the first kernel is the host, which must be in Rust"
+        );
         Ok(kernels)
     }
 }
@@ -60,7 +63,7 @@ fn lang(word: &str) -> Result<Lang> {
     match word {
         "rust" => Ok(Lang::Rust),
         "c" => Ok(Lang::C),
-        _ => bail!("`{word}` is neither rust nor c"),
+        _ => bail!("`{word}` is neither `rust` nor `c`"),
     }
 }
 

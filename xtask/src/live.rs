@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The output about a run while it goes on.
+//! Shows the progress of a run of the machine while the machine runs.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -8,10 +8,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::record::{Mode, Progress, Record};
 
-/// Live progress: bars on a terminal, otherwise a line now and then.
+/// Shows the progress on stderr: as bars if stderr is a terminal, otherwise as lines.
 pub struct Live {
     mode: Mode,
+    /// The bars; `None` if stderr is not a terminal.
     bars: Option<MultiProgress>,
+    /// For each kernel: its bar, and the number of tenths of its messages that were received at its last progress record.
     kernels: BTreeMap<u32, (ProgressBar, u64)>,
 }
 
@@ -22,7 +24,7 @@ impl Live {
         Self { mode, bars, kernels: BTreeMap::new() }
     }
 
-    /// Shows a record that came.
+    /// Shows a record, if users need to see it.
     pub fn saw(&mut self, record: &Record) {
         match record {
             Record::Kernel(k) => {
@@ -39,7 +41,7 @@ impl Live {
 
     fn say(&self, text: &str) {
         match &self.bars {
-            // If a line cannot be drawn, the demo goes on.
+            // If the terminal cannot show the line, this does not end the run.
             Some(bars) => drop(bars.println(text)),
             None => eprintln!("{text}"),
         }
@@ -57,7 +59,7 @@ impl Live {
         }
     }
 
-    /// Ends the output, because the run is over.
+    /// Ends the output, after the run has ended.
     pub fn end(self) {
         for (bar, _) in self.kernels.values() {
             bar.abandon();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One run of the emulated machine: boot, read the serial line, watch, stop.
+//! Runs the emulated machine once: boots it, reads its serial line, and stops it if it hangs.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,17 +20,18 @@ use crate::provision::qemu::Qemu;
 use crate::record::{Generation, Mode, Record, Report, VICTIM};
 use crate::watch::Watch;
 
-/// QEMU's exit status when the host kernel wrote 0x10 to isa-debug-exit: `(0x10 << 1) | 1`. On the other architectures the host
-/// ends QEMU with the same status. 0 does not mean success, because a triple fault ends with it.
+/// QEMU's exit status if the run succeeded. On x86 the host kernel writes 0x10 to isa-debug-exit, and QEMU's status is then
+/// `(0x10 << 1) | 1`. On the other architectures the host ends QEMU with the same status. 0 does not mean success, because it is
+/// also QEMU's status after a triple fault.
 const SUCCESS: i32 = 33;
-/// The device through which a PC ends QEMU with a status.
+/// The option of QEMU for the device by which a kernel on a PC ends QEMU with a status.
 const EXIT_DEVICE: [&str; 2] = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
-/// How many lines of the serial line are shown after a failure.
+/// How many of the last lines of the serial line are shown after a failure.
 pub const TAIL: usize = 40;
-/// A machine that reports nothing new for this time is hung.
+/// If a machine reports no progress for this time, it is hung.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// What to run.
+/// A machine, and the task of its kernels.
 pub struct Job<'a> {
     /// The machine's architecture.
     pub arch: Arch,
@@ -42,15 +43,16 @@ pub struct Job<'a> {
     pub mode: Mode,
     /// The layout of the links.
     pub generation: Generation,
-    /// Messages per ordered pair.
+    /// Messages that each kernel sends to each other kernel.
     pub messages: u64,
-    /// How often a kernel is killed.
+    /// How often kernel [`VICTIM`] is killed.
     pub kills: u32,
-    /// How many CPUs the host has; each other kernel has one.
+    /// How many CPUs the directory lists for the host. Each other kernel has one.
     pub host_cpus: u32,
-    /// How often a spare CPU, if there is one, is moved.
+    /// How often a CPU is moved between running kernels. If this is not 0, the machine has one CPU more.
     pub moves: u32,
-    /// A failure to inject, in the syntax of the kernels' command line.
+    /// A failure that a kernel causes on purpose, in the syntax of the kernels' command line
+    /// (examples/bare-metal/src/options.rs).
     pub fault: Option<&'a str>,
     /// The kernels, the host first.
     pub images: &'a [Image],
@@ -62,12 +64,13 @@ impl Job<'_> {
         u32::try_from(self.images.len()).unwrap_or(u32::MAX)
     }
 
-    /// The number of CPUs.
+    /// The number of CPUs of the machine.
     pub fn cpus(&self) -> u32 {
         let spare = u32::from(self.moves != 0);
         self.host_cpus.saturating_add(self.kernels().saturating_sub(1)).saturating_add(spare)
     }
 
+    /// The command line of the host kernel.
     fn command_line(&self) -> String {
         let mode = self.mode.word();
         let mut line = format!(
@@ -89,7 +92,8 @@ impl Job<'_> {
         line
     }
 
-    /// The command that runs QEMU. `line` is a file with the command line, for a host that gets none from its boot loader.
+    /// The command that runs QEMU. `line` is a file with the command line. It is put into memory for a host whose boot loader
+    /// passes no command line.
     fn command(&self, qemu: &Qemu, line: &Path) -> Command {
         let mut cmd = qemu.command();
         match self.arch {
@@ -111,7 +115,7 @@ impl Job<'_> {
             Host::Bootloader => {
                 let disk = quoted(&self.images[0].file);
                 cmd.arg("-drive").arg(format!("if=none,id=disk,format=raw,snapshot=on,file={disk}"));
-                // Its first stages ask the BIOS for a video mode.
+                // The boot loader asks the BIOS for a video mode, so the machine must have a graphics card.
                 cmd.args(["-device", "VGA", "-device", "ide-hd,drive=disk"]);
                 cmd.arg("-device").arg(loader(line, COMMAND_LINE));
             }
@@ -122,7 +126,8 @@ impl Job<'_> {
         cmd
     }
 
-    /// The CPU model. axplat always uses x2APIC mode if the CPU has it, so for xAPIC it must not have it.
+    /// The CPU model. axplat always uses x2APIC mode if the CPU has this mode. So the CPU must not have it if the run is in xAPIC
+    /// mode.
     fn cpu(&self) -> &'static str {
         if self.host == Host::Axplat && self.mode == Mode::Xapic {
             "max,-x2apic"
@@ -131,7 +136,8 @@ impl Job<'_> {
         }
     }
 
-    /// The time limit of a run that makes progress: far more than it needs, so that a slow machine passes.
+    /// The time limit of a run, even if it makes progress. It is much longer than a run needs, so that a run on a slow computer
+    /// does not fail.
     fn hard_bound(&self) -> Duration {
         let n = u64::from(self.kernels());
         let messages = self.messages.saturating_mul(n * (n - 1));
@@ -143,13 +149,13 @@ impl Job<'_> {
 
 /// The result of a run.
 pub struct Run {
-    /// All that the kernels reported.
+    /// The records of the kernels.
     pub report: Report,
-    /// Problems with how the machine ended.
+    /// A problem if the machine was stopped because it was hung, or if QEMU ended with a wrong status.
     pub problems: Vec<String>,
-    /// The serial line's last lines.
+    /// The last lines of the serial line.
     pub tail: VecDeque<String>,
-    /// The whole serial line.
+    /// The file with all lines of the serial line.
     pub log: PathBuf,
 }
 
@@ -158,18 +164,18 @@ struct Guard(Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // These fail if QEMU has already ended, which does no harm.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Boots the machine, and waits until it ends. `on_record` is called with each record as it comes.
+/// Boots the machine, and waits until it ends. Calls `on_record` for each record as soon as it comes.
 pub fn boot(places: &Places, qemu: &Qemu, job: &Job, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
     watched(places, qemu, job)?.run(on_record)
 }
 
-/// The command that boots the machine.
+/// Prepares a run of the machine: the command that boots it, and the time limits.
 pub fn watched(places: &Places, qemu: &Qemu, job: &Job) -> Result<Watched> {
     let name = format!("serial-{}-{}.log", job.run, job.mode.to_string().to_lowercase());
     std::fs::create_dir_all(places.own_target(""))?;
@@ -186,29 +192,29 @@ pub fn watched(places: &Places, qemu: &Qemu, job: &Job) -> Result<Watched> {
     })
 }
 
-/// A run of QEMU whose stdout carries records.
+/// A run of QEMU whose stdout is the serial line with the records.
 pub struct Watched {
-    /// The command.
+    /// The command that runs QEMU.
     pub cmd: Command,
-    /// Where its output is kept.
+    /// The file to which QEMU's output is written.
     pub log: PathBuf,
-    /// A machine that reports nothing new for this time is hung.
+    /// If the machine reports no progress for this time, it is hung, and is stopped.
     pub quiet: Duration,
-    /// The machine must not run longer than this.
+    /// If the machine runs longer than this, it is stopped, even if it makes progress.
     pub hard: Duration,
-    /// The exit status that it must end with.
+    /// The exit status that QEMU must have.
     pub success: i32,
     /// Collects the records.
     pub report: Report,
 }
 
 impl Watched {
-    /// Runs it until it ends, or until the time is over.
+    /// Runs QEMU until it ends, or stops it if the machine is hung.
     pub fn run(mut self, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
         eprintln!("$ {}", shown(&self.cmd));
         let mut log_file = File::create(&self.log).with_context(|| self.log.display().to_string())?;
         let child = self.cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut qemu = Guard(child.context("QEMU does not start")?);
+        let mut qemu = Guard(child.context("QEMU could not be started")?);
         let lines =
             lines_of(qemu.0.stdout.take().context("no stdout")?, qemu.0.stderr.take().context("no stderr")?);
 
@@ -240,13 +246,15 @@ impl Watched {
     }
 }
 
+/// Returns a problem if QEMU did not end with the status `success`.
 fn exit_problem(status: ExitStatus, success: i32) -> Option<String> {
     (status.code() != Some(success)).then(|| format!("QEMU ended with {status}, not with {success}"))
 }
 
-/// The lines of both streams, as they come, until both are closed.
+/// Returns a channel that receives each line of both streams as soon as it comes. It is closed when both streams are closed. The
+/// lines of stderr get the prefix `qemu: `.
 fn lines_of(stdout: impl Read + Send + 'static, stderr: impl Read + Send + 'static) -> Receiver<String> {
-    // Bounded, so that a kernel that prints without end cannot fill our memory.
+    // The channel has a bound. Otherwise a kernel that prints without end could fill our memory.
     let (tx, rx) = mpsc::sync_channel(1024);
     let errors = tx.clone();
     thread::spawn(move || forward(stdout, &tx, ""));
@@ -254,7 +262,7 @@ fn lines_of(stdout: impl Read + Send + 'static, stderr: impl Read + Send + 'stat
     rx
 }
 
-/// Longest line that is kept whole.
+/// A line that has more bytes than this is split.
 const LINE: u64 = 4096;
 
 fn forward(from: impl Read, to: &mpsc::SyncSender<String>, prefix: &str) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The records that the kernels send over the serial line, and the verdict on them.
+//! The records that the kernels write to the serial line. Checks these records.
 //!
-//! A line that begins with `@` carries one record, a JSON object with one member that names its kind. Every
-//! other line is log.
+//! A line that begins with `@` is one record: a JSON object with one member, whose name is the kind of the record. Every other
+//! line is log text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,20 +16,20 @@ pub use crate::cpus::{Listed, Moved, Spare};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// A local APIC, by memory-mapped registers.
+    /// A local APIC, which the kernels access by memory-mapped registers.
     Xapic,
-    /// A local APIC, by model-specific registers.
+    /// A local APIC, which the kernels access by model-specific registers.
     X2apic,
-    /// A GICv3, by system registers.
+    /// A GICv3, which the kernels access by system registers.
     Gicv3,
-    /// riscv64's software interrupts, through the SBI firmware.
+    /// riscv64: software interrupts, which the kernels send through the SBI firmware.
     Sbi,
-    /// riscv64's IMSICs.
+    /// riscv64: message-signalled interrupts, which the kernels send through IMSICs.
     Imsic,
 }
 
 impl Mode {
-    /// Its name in the kernels' options and in the records.
+    /// Returns the name of the mode in the kernels' command line and in the records.
     pub const fn word(self) -> &'static str {
         match self {
             Mode::Xapic => "xapic",
@@ -57,9 +57,9 @@ impl fmt::Display for Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Generation {
-    /// Reliable, in order, a lane per sender
+    /// The native link: one lane for each sender; reliable, and in order
     Native,
-    /// A slot per CPU, as in the Linux patches
+    /// The layout of the Linux patches: one slot for each CPU
     #[value(name = "rfc-v2")]
     RfcV2,
 }
@@ -73,7 +73,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// A kernel that runs.
+/// The record of a kernel that has started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
     /// Instance id; 0 is the host.
@@ -82,11 +82,11 @@ pub struct Kernel {
     pub lang: String,
     /// Physical id of its first CPU.
     pub cpu: u64,
-    /// Which of its lives this is, from 1.
+    /// How often this kernel was started, this start included.
     pub life: u32,
 }
 
-/// The progress of a kernel.
+/// The record of a kernel about its progress in the streams.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Progress {
     /// Instance id.
@@ -97,95 +97,96 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Round trips in cycles of the emulated CPU.
+/// The times of round trips, in cycles of the emulated CPU (x86) or in nanoseconds (other architectures).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cycles {
-    /// The shortest.
+    /// The shortest time.
     pub min: u64,
-    /// Half of the round trips were shorter.
+    /// The median: half of the round trips were shorter.
     pub median: u64,
-    /// One round trip in a hundred was longer.
+    /// The 99th percentile: one round trip in a hundred was longer.
     pub p99: u64,
 }
 
-/// What a sender counted.
+/// The record of a sender about its messages to one receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Sent {
     /// Sending instance.
     pub from: u32,
     /// Receiving instance.
     pub to: u32,
-    /// The APIC's mode.
+    /// The mode of the interrupt controller.
     pub mode: Mode,
-    /// The layout in use.
+    /// The layout of the link.
     pub generation: Generation,
-    /// Messages sent.
+    /// Number of messages that were sent.
     pub sent: u64,
-    /// Interrupts sent for them.
+    /// Number of interrupts that were sent for them.
     pub doorbells: u64,
-    /// How often the slot was found occupied, or the lane full.
+    /// How often the sender found the slot occupied, or the lane full.
     #[serde(default)]
     pub busy: u64,
-    /// Messages in doubt, each of which may have arrived or not: the receiver died while it handled the message, or the sender
-    /// died while it sent it.
+    /// Number of messages in doubt: the receiver died while it handled the message, or the sender died while it sent the
+    /// message. Such a message may have been handled or not.
     #[serde(default)]
     pub in_doubt: u64,
-    /// Round trips of a message and its answer.
+    /// The times of round trips: a message, and its answer.
     pub rtt_cycles: Cycles,
 }
 
-/// What a receiver counted.
+/// The record of a receiver about the messages from one sender.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Received {
     /// Sending instance.
     pub from: u32,
     /// Receiving instance.
     pub to: u32,
-    /// The APIC's mode.
+    /// The mode of the interrupt controller.
     pub mode: Mode,
-    /// The layout in use.
+    /// The layout of the link.
     pub generation: Generation,
-    /// Messages that arrived whole, each counted once.
+    /// Number of different messages that were received with a right checksum.
     pub received: u64,
-    /// Sequence numbers that never arrived, without those in doubt.
+    /// Number of messages that were not received, without those in doubt.
     pub lost: u64,
-    /// Payloads whose checksum is wrong.
+    /// Number of messages with a wrong checksum.
     pub torn: u64,
-    /// Sequence numbers that arrived a second time.
+    /// How often a message was received that had been received before.
     pub doubled: u64,
-    /// Messages that arrived after a later one.
+    /// Number of messages that were received after a message that was sent later.
     #[serde(default)]
     pub disordered: u64,
 }
 
-/// How fair a kernel's drain was (native).
+/// The record of a receiver about its drain, the call that takes messages from all lanes (native link). It shows whether each
+/// lane had its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drains {
-    /// The kernel that drained.
+    /// The receiver.
     pub kernel: u32,
-    /// Calls of the drain while the streams ran.
+    /// How often the drain was called while the streams ran.
     pub calls: u64,
-    /// The largest number of calls in a row that took no message from a lane in which messages waited. Lanes of a kernel that was
-    /// killed do not count.
+    /// The largest number of calls in a row that took nothing from a lane, although messages waited in it. The lane of the kernel
+    /// that is killed does not count.
     pub longest: u64,
-    /// How many such calls in a row the design allows.
+    /// How large `longest` may be: one call has turns for only a part of the lanes.
     pub allowed: u64,
 }
 
-/// What happened to the kernel that was killed.
+/// The record of the host about the kernel that it killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Killed {
-    /// The kernel.
+    /// The kernel that was killed.
     pub kernel: u32,
-    /// How often it was killed.
+    /// How often this kernel was killed.
     pub times: u32,
-    /// How often it was killed while the others' streams ran.
+    /// How often it was killed while the streams of the other kernels ran.
     pub in_stream: u32,
-    /// How many messages other survivors sent to the host while it was dead.
+    /// How many messages of other kernels the host received while this kernel was dead.
     pub meanwhile: u64,
 }
 
-/// How a conformance case ended.
+/// The result of a conformance case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaseResult {
@@ -197,30 +198,30 @@ pub enum CaseResult {
     Skip,
 }
 
-/// One conformance case.
+/// The record of a conformance case.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Case {
     /// The case's name.
     pub name: String,
-    /// The clause of SPEC.md.
+    /// The clause of SPEC.md that the case tests.
     pub clause: String,
-    /// The kernel on which it ran.
+    /// The kernel on which the case ran.
     pub kernel: u32,
-    /// How it ended.
+    /// The result.
     pub result: CaseResult,
-    /// The reason, if it did not pass.
+    /// The reason, if the case failed or was skipped.
     #[serde(default)]
     pub detail: String,
 }
 
-/// One step of a scenario.
+/// The record of a step of the Linux scenario.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The step's name.
     pub name: String,
     /// Whether the step passed.
     pub ok: bool,
-    /// What was seen.
+    /// Details of the result, as text.
     #[serde(default)]
     pub detail: String,
 }
@@ -236,7 +237,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// One record of the serial line.
+/// A record from the serial line.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -249,7 +250,7 @@ pub enum Record {
     Killed(Killed),
     Listed(Listed),
     Moved(Moved),
-    /// How often a CPU was moved so far.
+    /// The number of moves of a CPU that are done, and the number that was ordered.
     Moving {
         done: u32,
         of: u32,
@@ -257,7 +258,7 @@ pub enum Record {
     Spare(Spare),
     Case(Case),
     Step(Step),
-    /// How often everything was started and ended so far.
+    /// How often Linux has loaded the module, started the bare-metal kernels, stopped them, and unloaded the module.
     Cycles {
         done: u64,
     },
@@ -270,29 +271,29 @@ pub enum Record {
     },
 }
 
-/// The task of a demo.
+/// What the kernels of a demo were told to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
-    /// How many kernels.
+    /// The number of kernels.
     pub kernels: u32,
-    /// Messages each way per pair.
+    /// Messages that each kernel sends to each other kernel.
     pub messages: u64,
-    /// The mode of the local APIC.
+    /// The mode of the interrupt controller.
     pub mode: Mode,
-    /// The layout in use.
+    /// The layout of the links.
     pub generation: Generation,
     /// How often [`VICTIM`] is killed.
     pub kills: u32,
-    /// How many CPUs the host has.
+    /// How many CPUs the directory lists for the host.
     pub host_cpus: u32,
-    /// How often a spare CPU is moved between the others.
+    /// How often a CPU is moved from one running kernel to another.
     pub moves: u32,
 }
 
-/// From this number of messages on, at most one doorbell for ten messages is allowed.
+/// If a stream has at least this number of messages, at most one doorbell for ten messages is allowed.
 const STREAM: u64 = 1000;
 
-/// The kernel that is killed. It is not the host, whose CPU booted the machine.
+/// The instance id of the kernel that is killed.
 pub const VICTIM: u32 = 1;
 
 /// Sender, receiver, and the layout of their link.
@@ -301,38 +302,41 @@ type Ends = (u32, u32, Generation);
 /// All records of one run of the machine.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// By instance id.
+    /// The last record of each kernel that has started, by instance id.
     pub kernels: BTreeMap<u32, Kernel>,
-    /// By sender, receiver and layout.
+    /// The records of the senders, by sender, receiver and layout.
     pub sent: BTreeMap<Ends, Sent>,
-    /// By sender, receiver and layout.
+    /// The records of the receivers, by sender, receiver and layout.
     pub received: BTreeMap<Ends, Received>,
-    /// By instance id.
+    /// The records about the drain, by instance id.
     pub drains: BTreeMap<u32, Drains>,
-    /// The record of the kernel that was killed.
+    /// The record about the kernel that was killed.
     pub killed: Option<Killed>,
-    /// What each spawned kernel found in the directory, by instance id.
+    /// The records about the CPUs in the directory, by instance id of the kernel that read it.
     pub listed: BTreeMap<u32, Listed>,
-    /// The record of the CPU that was moved.
+    /// The record of the host about the CPU that was moved.
     pub moved: Option<Moved>,
-    /// What each kernel reports about that CPU, by instance id.
+    /// The record of each kernel about that CPU, by instance id.
     pub spare: BTreeMap<u32, Spare>,
-    /// In the order they came.
+    /// The conformance cases, in the order in which they were reported.
     pub cases: Vec<Case>,
-    /// In the order they came.
+    /// The steps of the Linux scenario, in the order in which they were reported.
     pub steps: Vec<Step>,
-    /// How often everything was started and ended.
+    /// The number in the last [`Record::Cycles`].
     pub cycles: u64,
-    /// Whether a kernel may begin again with life 1, because all shared memory is made again during the run.
+    /// If true, a kernel that was started before may report life 1 again. This happens if the shared memory is destroyed and made
+    /// again during the run.
     pub anew: bool,
-    /// Errors that kernels reported, and records that are invalid or out of turn.
+    /// Errors that kernels reported, invalid records, and records that came twice or in the wrong order.
     pub errors: Vec<String>,
-    /// Whether the host reported success at the end; `None` if it has not reported the end.
+    /// The result that the host reported at the end. `None` if it has not reported one.
     pub done: Option<bool>,
 }
 
 impl Report {
-    /// Takes one line. `None` if it is log, or if it ends with ASCII's CAN, because its writer died while writing it.
+    /// Adds the record in a line of the serial line, and returns it. Returns `None` if the line has no record. It also returns
+    /// `None` if the line ends with the ASCII character CAN, because then the kernel died while it wrote the line. If the record
+    /// is invalid, it adds an error.
     pub fn take(&mut self, line: &str) -> Option<Record> {
         let json = line.strip_prefix('@').filter(|json| !json.ends_with('\u{18}'))?;
         match serde_json::from_str::<Record>(json) {
@@ -341,7 +345,7 @@ impl Report {
                 Some(record)
             }
             Err(err) => {
-                self.errors.push(format!("not a record ({err}): {line}"));
+                self.errors.push(format!("invalid record ({err}): {line}"));
                 None
             }
         }
@@ -390,34 +394,34 @@ impl Report {
             }
             Record::Progress(_) | Record::Moving { .. } => None,
         };
-        self.errors.extend(twice.map(|what| format!("reported twice, or out of turn: {what}")));
+        self.errors.extend(twice.map(|what| format!("a record came twice, or in the wrong order: {what}")));
     }
 
-    /// Problems that can occur in every run.
+    /// Returns the problems that can occur in a run of any kind.
     pub fn common_problems(&self, kernels: u32) -> Vec<String> {
         let mut problems = self.errors.clone();
         let missing = (0..kernels).filter(|id| !self.kernels.contains_key(id));
-        problems.extend(missing.map(|id| format!("kernel {id} never reported")));
+        problems.extend(missing.map(|id| format!("kernel {id} did not report that it started")));
         problems.extend(
             self.kernels
                 .keys()
                 .filter(|id| **id >= kernels)
-                .map(|id| format!("a kernel {id} reported, unasked")),
+                .map(|id| format!("kernel {id} reported, but there is no such kernel")),
         );
         match self.done {
             Some(true) => {}
-            Some(false) => problems.push("the host says that the run failed (done ok:false)".into()),
-            None => problems.push("the host never said that it was done".into()),
+            Some(false) => problems.push("the host reported that the run failed (done ok:false)".into()),
+            None => problems.push("the host did not report the end of the run".into()),
         }
         problems
     }
 
-    /// All problems of a demo with the task `order`.
+    /// Returns all problems of a demo whose kernels were told to do `order`.
     pub fn demo_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = self.common_problems(order.kernels);
         problems.extend(self.pair_problems(order));
         problems.extend(self.sent.values().filter_map(|s| doubt_problem(s, order)));
-        // With two CPUs, which of them drains is random.
+        // A kernel with two CPUs drains on either of them, so its records do not show whether a single drain is fair.
         if order.generation == Generation::Native && order.moves == 0 {
             problems.extend(self.drain_problems(order));
         }
@@ -428,7 +432,7 @@ impl Report {
         problems
     }
 
-    /// Problems between each pair of kernels.
+    /// Returns the problems in the records of senders and receivers, for each pair of kernels.
     pub fn pair_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = Vec::new();
         for (from, to) in pairs(order.kernels) {
@@ -438,7 +442,7 @@ impl Report {
             let found =
                 [sent.map(|s| sent_problems(s, order)), received.map(|r| received_problems(r, order))];
             for (found, who) in found.into_iter().zip(["sender", "receiver"]) {
-                let found = found.unwrap_or_else(|| vec![format!("the {who} never reported")]);
+                let found = found.unwrap_or_else(|| vec![format!("the {who} did not report")]);
                 problems.extend(found.into_iter().map(|p| format!("{name}: {p}")));
             }
             if let (Some(s), Some(r)) = (sent, received) {
@@ -449,39 +453,45 @@ impl Report {
     }
 
     fn drain_problems(&self, order: &Order) -> Vec<String> {
-        let problem = |id| match self.drains.get(&id) {
-            None => Some(format!("kernel {id} never said how fair its drain was")),
+        let problem = |id| {
+            match self.drains.get(&id) {
+            None => Some(format!("kernel {id} did not report about its drain")),
             Some(d) if d.longest > d.allowed => Some(format!(
-                "kernel {id}: {} calls of the drain left a stream waiting, {} are allowed",
+                "kernel {id}: {} drains in a row took nothing from a lane with messages, at most {} in a row may do so",
                 d.longest, d.allowed
             )),
             Some(_) => None,
+        }
         };
         (0..order.kernels).filter(|id| order.kills == 0 || *id != VICTIM).filter_map(problem).collect()
     }
 
-    /// The kernel must have been killed and restarted as often as ordered, while the others streamed.
+    /// Returns a problem if the kernel was not killed and restarted as often as ordered, each time while the others streamed.
     fn kill_problem(&self, order: &Order) -> Option<String> {
         let lives = self.kernels.get(&VICTIM).map_or(0, |k| k.life);
         match self.killed {
-            None => Some("the host never said whom it killed".into()),
+            None => Some("the host did not report which kernel it killed".into()),
             Some(Killed { kernel: VICTIM, times, in_stream, meanwhile: 1.. })
                 if times == order.kills && in_stream == times && lives == times + 1 =>
             {
                 None
             }
-            Some(k) => Some(format!("{} kills were ordered: {k:?}, {lives} lives", order.kills)),
+            Some(k) => Some(format!(
+                "kernel {VICTIM} was to be killed {} times in mid-stream, but kernel {} was killed {} times, {} times in \
+                 mid-stream; kernel {VICTIM} was started {lives} times; meanwhile the host received {} messages of others",
+                order.kills, k.kernel, k.times, k.in_stream, k.meanwhile
+            )),
         }
     }
 
-    /// How many cases ended how.
+    /// Returns the numbers of cases that passed, were skipped, and failed, as text.
     pub fn case_counts(&self) -> String {
         let count = |result| self.cases.iter().filter(|c| c.result == result).count();
         let (passed, skipped) = (count(CaseResult::Pass), count(CaseResult::Skip));
         format!("{passed} cases passed, {skipped} skipped, {} failed", count(CaseResult::Fail))
     }
 
-    /// All problems of a run of the conformance suite.
+    /// Returns all problems of a run of the conformance suite.
     pub fn conformance_problems(&self, kernels: u32) -> Vec<String> {
         let mut problems = self.common_problems(kernels);
         if !self.cases.iter().any(|c| c.result == CaseResult::Pass) {
@@ -514,7 +524,7 @@ fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
     if s.sent < order.messages || (s.sent != order.messages && !goes_on) {
         problems.push(format!("sent {} of {}", s.sent, order.messages));
     }
-    // A kernel that died while ARMED was 1 is rung for each message.
+    // While a kernel is dead, ARMED can stay 1 in its lanes. Then each message to it causes a doorbell.
     let streams = order.generation == Generation::Native && !goes_on && s.sent >= STREAM;
     if streams && s.doorbells > s.sent / 10 {
         problems.push(format!("{} doorbells for {} messages", s.doorbells, s.sent));
@@ -537,14 +547,14 @@ fn received_problems(r: &Received, order: &Order) -> Vec<String> {
     problems
 }
 
-/// For each death of either end one message may be in doubt.
+/// Returns a problem if more messages are in doubt than the sender and the receiver died together.
 fn doubt_problem(s: &Sent, order: &Order) -> Option<String> {
     let deaths = if s.from == VICTIM || s.to == VICTIM { order.kills.into() } else { 0 };
     let Sent { from, to, in_doubt, .. } = *s;
     (in_doubt > deaths).then(|| format!("{} {from}->{to}: {in_doubt} in doubt after {deaths} deaths", s.mode))
 }
 
-/// Each message that was sent must have arrived, be lost, or be in doubt.
+/// Returns a problem if a message that was sent was neither received, nor lost, nor in doubt.
 fn sum_problem(s: &Sent, r: &Received) -> Option<String> {
     let missing = s.sent.checked_sub(r.received + r.lost);
     let Received { received, lost, .. } = r;
@@ -553,7 +563,7 @@ fn sum_problem(s: &Sent, r: &Received) -> Option<String> {
         .then(|| format!("received {received} and lost {lost} of {}, {} in doubt", s.sent, s.in_doubt))
 }
 
-/// All ordered pairs of `kernels` kernels.
+/// Returns each ordered pair of two of `kernels` kernels.
 pub fn pairs(kernels: u32) -> impl Iterator<Item = (u32, u32)> {
     (0..kernels).flat_map(move |from| (0..kernels).filter(move |to| *to != from).map(move |to| (from, to)))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tests of the records and of the verdict: each single fault must be noticed.
+//! Tests of the records and their checks: each single fault must be found.
 
 use super::*;
 
@@ -33,7 +33,7 @@ const ORDER: Order = Order {
     moves: 0,
 };
 
-/// A faultless run of two kernels with ten messages, line by line.
+/// The lines of a run of two kernels with ten messages each way, in which no fault occurs.
 fn good() -> Vec<String> {
     vec![
         r#"@{"kernel":{"id":0,"lang":"rust","cpu":0,"life":1}}"#.into(),
@@ -63,7 +63,7 @@ fn problems_of(lines: &[String], order: &Order) -> Vec<String> {
     report.demo_problems(order)
 }
 
-/// The problems of the good run with one line replaced.
+/// Returns the problems of the good run after one of its lines was replaced.
 fn with(index: usize, line: &str) -> Vec<String> {
     let mut lines = good();
     lines[index] = line.to_owned();
@@ -100,9 +100,10 @@ fn each_flaw_alone_is_a_problem() {
     assert_eq!(with(6, &received(0, 1, [10, 0, 0, 1])), ["xAPIC 0->1: 1 doubled"]);
     let disordered = received(0, 1, [10, 0, 0, 0]).replace("\"doubled\":0", "\"doubled\":0,\"disordered\":1");
     assert_eq!(with(6, &disordered), ["xAPIC 0->1: 1 out of order"]);
-    let starved = "kernel 0: 2 calls of the drain left a stream waiting, 1 are allowed";
+    let starved =
+        "kernel 0: 2 drains in a row took nothing from a lane with messages, at most 1 in a row may do so";
     assert_eq!(with(9, &drains(0, 2)), [starved]);
-    // If no kernel was killed, no message can be in doubt, whether it arrived or not.
+    // If no kernel was killed, no message may be in doubt.
     let in_doubt = sent(0, 1, 10).replace("\"busy\":1", "\"busy\":1,\"in_doubt\":1");
     let mut lines = good();
     (lines[4], lines[6]) = (in_doubt, received(0, 1, [9, 0, 0, 0]));
@@ -111,12 +112,12 @@ fn each_flaw_alone_is_a_problem() {
     assert_eq!(with(3, r#"@{"error":{"kernel":1,"text":"no region"}}"#), ["kernel 1: no region"]);
     assert_eq!(
         with(3, r#"@{"kernel":{"id":7,"lang":"rust","cpu":7,"life":1}}"#),
-        ["a kernel 7 reported, unasked"]
+        ["kernel 7 reported, but there is no such kernel"]
     );
     assert_eq!(with(4, &sent(0, 1, 10).replace("xapic", "x2apic")), ["xAPIC 0->1: sent in x2APIC"]);
     assert_eq!(
         with(6, &received(0, 1, [10, 0, 0, 0]).replace("native", "rfc-v2")),
-        ["xAPIC 0->1: the receiver never reported"]
+        ["xAPIC 0->1: the receiver did not report"]
     );
 }
 
@@ -136,7 +137,7 @@ fn a_stream_rings_for_one_message_in_ten_at_most() {
     assert_eq!(problems_of(&lines(101), &order).len(), 2);
 }
 
-/// A faultless run of three kernels in which kernel 1 is killed once.
+/// The lines of a run of three kernels in which kernel 1 is killed once, and no fault occurs.
 fn killed() -> Vec<String> {
     let kernel =
         |id: u32, life: u32| format!(r#"@{{"kernel":{{"id":{id},"lang":"rust","cpu":{id},"life":{life}}}}}"#);
@@ -144,9 +145,9 @@ fn killed() -> Vec<String> {
     lines.push(r#"@{"killed":{"kernel":1,"times":1,"in_stream":1,"meanwhile":5}}"#.into());
     for (from, to) in pairs(3) {
         let (told, lost) = match (from, to) {
-            // In doubt, and not arrived.
+            // One message is in doubt, and was not received.
             (_, 1) => ("\"busy\":1,\"in_doubt\":1", [9, 0, 0, 0]),
-            // In doubt, and arrived.
+            // One message is in doubt, and was received.
             (1, _) => ("\"busy\":1,\"in_doubt\":1", [10, 0, 0, 0]),
             _ => ("\"busy\":1", [10, 0, 0, 0]),
         };
@@ -161,7 +162,8 @@ fn killed() -> Vec<String> {
 #[test]
 fn every_spawned_kernel_must_find_all_cpus_of_the_host() {
     let order = Order { host_cpus: 128, ..ORDER };
-    assert_eq!(problems_of(&good(), &order), ["kernel 1 finds 1 CPUs of the host, not 128"]);
+    let found = "kernel 1 found 1 CPUs of the host in the directory, not 128";
+    assert_eq!(problems_of(&good(), &order), [found]);
     let mut lines = good();
     lines[11] = listed(1, 128);
     assert_eq!(problems_of(&lines, &order), Vec::<String>::new());
@@ -179,16 +181,16 @@ fn one_message_may_be_in_doubt_for_each_death_and_none_be_lost() {
     assert_eq!(with("\"received\":9,\"lost\":0", "\"received\":9,\"lost\":1"), lost);
     let missing = with("\"in_doubt\":1", "\"in_doubt\":0");
     let sum = |ends| format!("xAPIC {ends}: received 9 and lost 0 of 10, 0 in doubt");
-    assert_eq!(missing, [sum("0->1"), sum("2->1")], "what is missing must be in doubt");
+    assert_eq!(missing, [sum("0->1"), sum("2->1")], "a missing message must be in doubt");
     let too_many = with("\"in_doubt\":1", "\"in_doubt\":2");
     let twice = |ends| format!("xAPIC {ends}: 2 in doubt after 1 deaths");
     assert_eq!(too_many, ["0->1", "1->0", "1->2", "2->1"].map(twice));
     let again = with("\"doubled\":0", "\"doubled\":1");
-    assert_eq!(again.len(), 6, "what was in doubt may not come twice either");
-    // No stream ends before the last kill.
+    assert_eq!(again.len(), 6, "a message that was in doubt must not arrive twice either");
+    // Streams run on until the last kill, so more messages than ordered are allowed, but the sums must still be right.
     assert_eq!(with("\"sent\":10", "\"sent\":11").len(), 4);
     assert_eq!(with("\"sent\":10", "\"sent\":9").len(), 10);
-    // Of streams between others nothing may be missing, whatever is in doubt elsewhere.
+    // In a stream between two kernels that were not killed, no message may be missing.
     let (from, to) = (received(0, 2, [10, 0, 0, 0]), received(0, 2, [9, 1, 0, 0]));
     assert_eq!(with(&from, &to), ["xAPIC 0->2: 1 lost"]);
 }
@@ -230,7 +232,7 @@ fn a_record_that_breaks_the_rules_is_a_problem() {
         assert_eq!(with(3, bad).len(), 1, "{bad}");
     }
     let again = good()[4].clone();
-    assert_eq!(with(3, &again), ["reported twice, or out of turn: sent 0->1"]);
+    assert_eq!(with(3, &again), ["a record came twice, or in the wrong order: sent 0->1"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask soak`: boots the demo again and again for any time, and accounts for each message.
+//! `cargo xtask soak`: boots the demo again and again for the given time, and checks what became of each message.
 
 use std::time::{Duration, Instant};
 
@@ -14,28 +14,30 @@ use crate::kernels::Kernels;
 use crate::provision::Provision;
 use crate::summary::Totals;
 
-/// Messages each way per pair of kernels in a boot.
+/// Messages that each kernel sends to each other kernel, in a boot in which no kernel is killed.
 const MESSAGES: u64 = 200_000;
-/// Deaths in a boot with deaths.
+/// How often kernel 1 is killed, in every second boot.
 const KILLS: u32 = 50;
-/// The least number of messages each way in a boot with deaths. The streams run on until the last death.
+/// Messages that each kernel sends to each other kernel, in a boot in which kernel 1 is killed. It can be more, because the
+/// streams run on until the last kill.
 const MESSAGES_WITH_KILLS: u64 = 20_000;
 
-/// What `soak` takes.
+/// The options of `cargo xtask soak`.
 #[derive(Args, Clone, Debug)]
 pub struct SoakArgs {
-    /// How many minutes; the last boot is not cut short
+    /// The time in minutes after which no more boot is begun
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
-    /// How many kernels
+    /// How many kernels, at least 3 because one is killed; or a list such as `rust,rust,rust`
     #[arg(long, default_value = "3", value_name = "N|LIST")]
     kernels: Kernels,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
 
-/// Boots until the time is over: in xAPIC and x2APIC mode in turn, without deaths and with deaths. The first fault ends it.
+/// The command `cargo xtask soak`. Boots the demo until the time is over, or until a boot has a problem. The boots are, in turn:
+/// in xAPIC mode without kills and with kills, then in x2APIC mode without kills and with kills.
 pub fn soak(places: &Places, provision: &Provision, args: &SoakArgs) -> Result<()> {
     let stage = Stage::build(places, provision, (Arch::X86, &args.kernels), Flavour::OneCpu, true)?;
     let (start, wanted) = (Instant::now(), Duration::from_secs(args.minutes * 60));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The results of runs of the machine, as a table and as JSON.
+//! Collects the results of one or more runs of the machine, and prints them as a table or as JSON.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::record::{
     pairs, Cycles, Drains, Generation, Kernel, Killed, Listed, Mode, Moved, Received, Report, Sent, Spare,
 };
 
-/// What both ends of a pair counted, or the sums over many pairs.
+/// The counts of the sender and the receiver of a pair of kernels, or the sums of these counts for many pairs.
 #[derive(Debug, Default, Serialize)]
 struct Counts {
     sent: u64,
@@ -24,7 +24,7 @@ struct Counts {
     doorbells: u64,
 }
 
-/// One row of the result.
+/// One row of the table: a sender and a receiver.
 #[derive(Debug, Serialize)]
 struct Pair {
     from: u32,
@@ -57,7 +57,7 @@ impl Pair {
         }
     }
 
-    /// Doorbells for each message, in thousandths.
+    /// The number of doorbells for 1000 messages.
     fn per_message(&self) -> u64 {
         self.counts.doorbells.saturating_mul(1000).checked_div(self.counts.sent).unwrap_or(0)
     }
@@ -79,7 +79,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Adds the records of a run. A pair of kernels is added only if both sides have reported it.
+    /// Adds the records of a run. A sender and its receiver are added only if both of them have reported.
     pub fn add(&mut self, report: &Report, kernels: u32) {
         for kernel in report.kernels.values() {
             if !self.kernels.contains(kernel) {
@@ -100,11 +100,12 @@ impl Summary {
         }
     }
 
-    /// Whether any pair was reported.
+    /// Whether there is a row for the table.
     pub fn has_pairs(&self) -> bool {
         !self.pairs.is_empty()
     }
 
+    /// Returns the table, and lines of text with the other results.
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED);
@@ -135,15 +136,15 @@ impl Summary {
         lines.join("\n")
     }
 
-    /// Lines for results that have no column in the table.
+    /// Returns the results that have no column in the table, as lines of text.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.pairs.iter().any(|p| !matches!(p.mode, Mode::Xapic | Mode::X2apic)) {
-            notes.push("a cycle is a nanosecond of the machine's counter".into());
+            notes.push("on this architecture a cycle is one nanosecond of the machine's clock".into());
         }
         if let Some(worst) = self.drains.iter().max_by_key(|d| d.longest) {
             notes.push(format!(
-                "drains: {} calls; at most {} in a row took nothing from a stream with waiting messages; {} are allowed",
+                "drains: {} calls; at most {} calls in a row took nothing from a lane with messages; {} are allowed",
                 self.drains.iter().map(|d| d.calls).sum::<u64>(),
                 worst.longest,
                 worst.allowed
@@ -152,24 +153,25 @@ impl Summary {
         for l in self.listed.iter().filter(|l| l.host_cpus > 1) {
             let Listed { kernel, host_cpus, room } = l;
             notes.push(format!(
-                "kernel {kernel} finds {host_cpus} CPUs of the host listed; it is built for {room} of its own"
+                "kernel {kernel} found {host_cpus} CPUs of the host in the directory; itself it can have {room}"
             ));
         }
         for m in &self.moved {
             notes.push(format!(
-                "CPU {} was moved between running kernels {} times, {} in mid-stream",
+                "CPU {} was moved between running kernels {} times, {} times in mid-stream",
                 m.cpu, m.times, m.in_stream
             ));
         }
         for Spare { kernel, had, arrived, stray } in &self.spare {
             notes.push(format!(
-                "kernel {kernel} had it {had} times: {arrived} doorbells arrived there; stray doorbells: {stray}"
+                "kernel {kernel} was given this CPU {had} times, and {arrived} doorbells interrupted it there; stray doorbells: \
+                 {stray}"
             ));
         }
         for k in &self.killed {
             notes.push(format!(
-                "kernel {} was killed {} times in mid-stream; the host took {} messages of others while it was dead\n\
-                 in doubt: it died while it handled or sent the message, which may have arrived or not; no other message may be missing",
+                "kernel {} was killed {} times in mid-stream; while it was dead, the host received {} messages of others\n\
+                 in doubt: the kernel died while it handled or sent this message; no other message may be missing",
                 k.kernel, k.times, k.meanwhile
             ));
         }
@@ -177,7 +179,7 @@ impl Summary {
     }
 }
 
-/// The sums of several runs.
+/// The sums of the results of several runs.
 #[derive(Debug, Default)]
 pub struct Totals {
     boots: u64,
@@ -215,8 +217,8 @@ impl fmt::Display for Totals {
     }
 }
 
-/// Prints the result. Without `json`: the lines to stdout. With `json`: the lines to stderr, and the object as the last line of
-/// stdout.
+/// Prints the result of a command. If there is no `json`, the lines go to stdout. Otherwise the lines go to stderr, and `json` is
+/// printed as the last line of stdout.
 pub fn show(lines: &[String], json: Option<&impl Serialize>) -> Result<()> {
     if let Some(value) = json {
         eprintln!("{}", lines.join("\n"));

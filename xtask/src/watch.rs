@@ -1,29 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Decides whether a machine is hung. Log lines do not count as progress: a kernel that waits for a dead one can print
-//! complaints for ever.
+//! Decides whether a machine is hung. Log lines do not count as progress, because a kernel that waits for a dead kernel can print
+//! warnings for ever.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::record::Record;
 
-/// Watches whether each kernel makes progress.
+/// Watches the machine, and each kernel that receives a stream.
 pub struct Watch {
+    /// If the machine, or a kernel in `working`, makes no progress for this time, the machine is hung.
     quiet: Duration,
+    /// The end of `hard`.
     end: Instant,
+    /// The time limit of the run.
     hard: Duration,
+    /// The time of the last progress of the machine.
     last: Instant,
+    /// The kernels whose streams are not complete: the number in the last progress record, and the time when the number changed.
     working: BTreeMap<u32, (u64, Instant)>,
 }
 
 impl Watch {
-    /// A machine is hung if it reports nothing new for `quiet`, or runs longer than `hard`.
+    /// Begins to watch a machine that starts at `now`. The machine is hung if it makes no progress for `quiet`, or if it runs
+    /// longer than `hard`.
     pub fn new(now: Instant, quiet: Duration, hard: Duration) -> Self {
         Self { quiet, hard, end: now + hard, last: now, working: BTreeMap::new() }
     }
 
-    /// Handles a record. A progress record counts only if its number differs from the one before; a smaller number is that of a
-    /// new stream. A step of a scenario ends the streams that ran in it.
+    /// Handles a record. Each record is progress of the machine, except a progress record with the same number as the one before.
+    /// A smaller number than before is progress too, because then a new stream has begun. A step of the Linux scenario is
+    /// reported at its end, when its streams have ended. So after it no kernel is expected to make progress.
     pub fn saw(&mut self, record: &Record, now: Instant) {
         match record {
             Record::Progress(p) if self.working.get(&p.kernel).is_some_and(|(done, _)| *done == p.done) => {
@@ -41,17 +48,17 @@ impl Watch {
         self.last = now;
     }
 
-    /// Why the machine must be stopped, if it must.
+    /// Returns the reason if the machine must be stopped.
     pub fn overdue(&self, now: Instant) -> Option<String> {
         let quiet = self.quiet.as_secs();
         if now >= self.end {
-            return Some(format!("not done after {} s", self.hard.as_secs()));
+            return Some(format!("the run did not end within {} s", self.hard.as_secs()));
         }
         if now.duration_since(self.last) >= self.quiet {
-            return Some(format!("silent: no record for {quiet} s"));
+            return Some(format!("no kernel made progress for {quiet} s"));
         }
         let stuck = self.working.iter().find(|(_, (_, at))| now.duration_since(*at) >= self.quiet)?;
-        Some(format!("kernel {} got no further than {} for {quiet} s", stuck.0, stuck.1 .0))
+        Some(format!("kernel {} stayed at {} messages for {quiet} s", stuck.0, stuck.1 .0))
     }
 }
 
@@ -93,7 +100,7 @@ mod tests {
             w.saw(&progress(1, 10), at(start, second));
             assert_eq!(w.overdue(at(start, second)), None);
         }
-        assert!(w.overdue(at(start, 31)).is_some_and(|why| why.contains("kernel 1 got no further than 10")));
+        assert!(w.overdue(at(start, 31)).is_some_and(|why| why.contains("kernel 1 stayed at 10 messages")));
     }
 
     #[test]
