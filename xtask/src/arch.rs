@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The architectures for which there are kernels.
+//! The architectures for which this repository has kernels.
 
 use std::fmt;
 
@@ -16,15 +16,15 @@ pub enum Arch {
     X86,
     /// arm64, with a GICv3.
     Arm64,
-    /// riscv64, with an SBI firmware, and with IMSICs.
+    /// riscv64. Doorbells are sent through the SBI firmware, or through IMSICs.
     Riscv64,
 }
 
-/// The bare-metal targets of all of them.
+/// The bare-metal targets of all architectures.
 pub const TARGETS: [&str; 3] = [Arch::X86.target(), Arch::Arm64.target(), Arch::Riscv64.target()];
 
 impl Arch {
-    /// All of them.
+    /// All architectures.
     pub const ALL: [Self; 3] = [Self::X86, Self::Arm64, Self::Riscv64];
 
     /// The compiler's target for everything that a kernel links.
@@ -36,7 +36,7 @@ impl Arch {
         }
     }
 
-    /// The same, as a list.
+    /// The result of [`Arch::target`], as a list with one entry.
     pub const fn targets(self) -> &'static [&'static str] {
         const X86: &[&str] = &[Arch::X86.target()];
         const ARM64: &[&str] = &[Arch::Arm64.target()];
@@ -48,7 +48,7 @@ impl Arch {
         }
     }
 
-    /// The crates that a kernel links.
+    /// The crates that a kernel on this architecture links.
     pub const fn crates(self) -> [&'static str; 6] {
         let doorbell = match self {
             Self::X86 => "mk-ipi-x86",
@@ -58,7 +58,7 @@ impl Arch {
         ["mk-ipi", "mk-ipi-abi", "mk-ipi-core", "mk-ipi-net", "mk-ipi-services", doorbell]
     }
 
-    /// The address at which the machine's memory begins (examples/bare-metal/src/arch).
+    /// The address at which the memory of QEMU's machine begins (the same as in examples/bare-metal/src/arch).
     pub const fn ram(self) -> u64 {
         match self {
             Self::X86 => 0,
@@ -67,7 +67,7 @@ impl Arch {
         }
     }
 
-    /// The ways to drive the interrupt controller.
+    /// The modes of the interrupt controller in which the kernels can run.
     pub const fn modes(self) -> &'static [Mode] {
         match self {
             Self::X86 => &[Mode::Xapic, Mode::X2apic],

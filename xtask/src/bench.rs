@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench`: builds the benchmarks, a workspace of their own, and runs them.
+//! `cargo xtask bench`: builds the benchmarks in `benches`, which is a workspace of its own, and runs them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::cmd::{shown, Places};
 /// The folder of the benchmarks.
 pub const FOLDER: &str = "benches";
 
-/// What `bench` takes: the benchmarks' own options.
+/// The options of `cargo xtask bench`. They are passed to the benchmarks.
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
 pub struct BenchArgs {
@@ -21,7 +21,7 @@ pub struct BenchArgs {
     options: Vec<String>,
 }
 
-/// Runs the benchmarks. They use our stdout, for `--json`.
+/// The command `cargo xtask bench`. The benchmarks write to our stdout, so that `--json` can be used.
 pub fn bench(places: &Places, args: &BenchArgs) -> Result<()> {
     let mut cmd = command(places, args.options.iter().map(String::as_str));
     let status = cmd.stdin(Stdio::null()).status().with_context(|| shown(&cmd))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask capi`: builds the C header, the static libraries, and the files that belong to them, into one folder.
+//! `cargo xtask capi`: writes the C header, the static libraries, and the files that belong to them, into one folder.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,15 +12,15 @@ use clap::Args;
 use crate::cmd::{self, Places, BARE_TARGET};
 use crate::provision::{Need, Provision, Toolchain};
 
-/// The crate.
+/// The crate with the C interface.
 pub const PACKAGE: &str = "mk-ipi-capi";
-/// Its C tests.
+/// The folder of its C tests.
 pub const C_TESTS: &str = "mk-ipi-capi/tests/c";
 /// The host in C that the book shows.
 pub const FIRST_KERNEL: &str = "examples/first_kernel.c";
-/// The minimal kernel of generation RFC v2 that this host talks to.
+/// The minimal kernel with the RFC v2 layout, with which this host exchanges messages.
 pub const RFC_V2_KERNEL: &str = "examples/rfc_v2_kernel.c";
-/// The sources of `mk_ipi_test`.
+/// The source files of the test program `mk_ipi_test`.
 pub const TEST_SOURCES: [&str; 15] = [
     "main.c",
     "machine.c",
@@ -38,42 +38,42 @@ pub const TEST_SOURCES: [&str; 15] = [
     "cases.c",
     "threads.c",
 ];
-/// How all C here is compiled.
+/// The compiler flags for the C tests, and for the host in C.
 pub const C_FLAGS: [&str; 6] =
     ["-std=c11", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
-/// What `capi` takes.
+/// The options of `cargo xtask capi`.
 #[derive(Args, Clone, Debug)]
 pub struct CapiArgs {
-    /// The folder to write everything to; it is made if it does not exist
+    /// The folder for all files; it is made if it does not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
     limits: Limits,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
 
-/// The limits of the library. Each has a default.
+/// The limits with which the library is built. `None` is the default.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// Most CPUs of the kernel, 1 to 4096; CPUs of other kernels need no room [default: 64]
+    /// The largest number of CPUs that the kernel can have, 1 to 4096. CPUs of other kernels do not count [default: 64]
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
-    /// Most handlers, 1 to 128 [default: 64]
+    /// The largest number of handlers that can be registered at a time, 1 to 128 [default: 64]
     #[arg(long, value_name = "N")]
     pub handlers: Option<u32>,
-    /// Most messages that can wait on a CPU, a power of two, 1 to 1024 [default: 16]
+    /// The largest number of messages that can wait on a CPU for their handlers: a power of two, 1 to 1024 [default: 16]
     #[arg(long, value_name = "N")]
     pub queue: Option<u32>,
-    /// Ids of instances are below this number, 1 to 256 [default: 256]
+    /// Instance ids must be below this number, 1 to 256 [default: 256]
     #[arg(long, value_name = "N")]
     pub instances: Option<u32>,
 }
 
 impl Limits {
-    /// Their names in the crate and in the header.
+    /// The limits with their names. These are names of environment variables for the crate's build, and of macros in the header.
     pub const fn named(self) -> [(&'static str, Option<u32>); 4] {
         [
             ("MK_IPI_MAX_CPUS", self.cpus),
@@ -83,7 +83,8 @@ impl Limits {
         ]
     }
 
-    /// Makes `cargo` build with these limits, whatever the environment says.
+    /// Sets the environment variables with which `cargo` builds the crate for these limits. Such variables in our own
+    /// environment have no effect.
     fn set(self, cargo: &mut Command) {
         for (name, limit) in self.named() {
             match limit {
@@ -93,24 +94,24 @@ impl Limits {
         }
     }
 
-    /// The header with these limits instead of the defaults.
+    /// Returns the text of the header with these limits in place of the default ones.
     fn put_into(self, header: &str) -> Result<String> {
         let mut text = header.to_owned();
         for (name, limit) in self.named() {
             let at = format!("\n#define {name} ");
             let (before, rest) = text.split_once(&at).with_context(|| format!("the header lacks {name}"))?;
-            let (usual, behind) = rest.split_once('\n').context("the header ends")?;
+            let (usual, after) = rest.split_once('\n').with_context(|| format!("no line follows {name}"))?;
             let limit = limit.map_or_else(|| usual.to_owned(), |limit| limit.to_string());
-            text = format!("{before}{at}{limit}\n{behind}");
+            text = format!("{before}{at}{limit}\n{after}");
         }
         Ok(text)
     }
 }
 
-/// What a build needs.
+/// What must be installed to build the libraries and the test program.
 pub const NEEDS: [Need; 2] = [Need::Cc, Need::Rust(Toolchain::Active, &[], &[BARE_TARGET])];
 
-/// `cargo xtask capi`: writes the header, builds the libraries, and lists the files.
+/// The command `cargo xtask capi`: writes the header, builds the libraries, and prints a list of the files.
 pub fn capi(places: &Places, provision: &Provision, args: &CapiArgs) -> Result<()> {
     provision.announce(&NEEDS)?;
     provision.ensure(&NEEDS)?;
@@ -123,12 +124,13 @@ pub fn capi(places: &Places, provision: &Provision, args: &CapiArgs) -> Result<(
     let header = fs::read_to_string(out.join("include/mk_ipi.h"))?;
     for (name, _) in args.limits.named() {
         let value = header.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")));
-        println!("{name} is {}, also in the header", value.unwrap_or("?"));
+        println!("{name} is {} in the libraries and in the header", value.unwrap_or("?"));
     }
     Ok(())
 }
 
-/// Runs the test that compares the header in the repository with the crate. With `write` the test writes the header.
+/// Runs the test that compares the header in the repository with the header that is generated from the crate. If `write` is
+/// true, the test writes the generated header instead.
 pub fn header_test(places: &Places, write: bool) -> Result<u64> {
     let mut cargo = places.cargo();
     cargo.args(["test", "-p", PACKAGE, "--test", "header"]);
@@ -138,13 +140,13 @@ pub fn header_test(places: &Places, write: bool) -> Result<u64> {
     cmd::run_tests(&mut cargo)
 }
 
-/// Builds the library for this machine, or for bare metal. Returns the archive that cargo has made.
+/// Builds the library for `target`, or for this machine if there is none. Returns the path of the archive that cargo has made.
 pub fn library(places: &Places, target: Option<&str>, limits: Limits) -> Result<PathBuf> {
     let folder = places.own_target("capi");
     let mut cargo = places.cargo();
     cargo.env("CARGO_TARGET_DIR", &folder).env_remove("RUSTFLAGS");
     limits.set(&mut cargo);
-    // Only a staticlib: if an rlib is built too, cargo does not optimise across crates.
+    // Only a static library is built. If an rlib is built too, cargo does not optimise across crates.
     cargo.args(["rustc", "-p", PACKAGE, "--lib", "--profile", "capi", "--crate-type", "staticlib"]);
     cargo.args(target.iter().flat_map(|target| ["--target", target]));
     cmd::run(&mut cargo)?;
@@ -162,7 +164,7 @@ fn copy(from: &Path, to: PathBuf) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// Writes the headers and the library for this machine to `out`. Returns the header and the library.
+/// Writes the headers and the library for this machine to `out`. Returns the paths of the header and the library.
 pub fn install_host(places: &Places, out: &Path, limits: Limits) -> Result<(PathBuf, PathBuf)> {
     let (include, lib) = (folder(out, "include")?, folder(out, "lib")?);
     let text = fs::read_to_string(places.root.join(PACKAGE).join("include/mk_ipi.h"))?;
@@ -173,7 +175,7 @@ pub fn install_host(places: &Places, out: &Path, limits: Limits) -> Result<(Path
     Ok((header, host))
 }
 
-/// Writes everything to `out`. Returns each file with a short description.
+/// Writes all files to `out`. Returns the path of each file, and a short description of it.
 pub fn install(places: &Places, out: &Path, limits: Limits) -> Result<Vec<(PathBuf, &'static str)>> {
     let (header, host) = install_host(places, out, limits)?;
     let (include, bare) = (folder(out, "include")?, folder(out, "lib/x86_64-unknown-none")?);
@@ -196,15 +198,15 @@ pub fn install(places: &Places, out: &Path, limits: Limits) -> Result<Vec<(PathB
         (host, "the library for programs on this machine"),
         (none, "the library for x86_64-unknown-none"),
         (pc, "for pkg-config"),
-        (test, "tests the library, or a peer of yours"),
-        (include.join("mk_ipi_peer.h"), "the functions that such a peer must export"),
-        (stdio, "such a peer, which lets a program of yours do the work, in any language"),
-        (python, "such a program, in Python"),
+        (test, "the program that tests the library, or a peer that you wrote (a shared object)"),
+        (include.join("mk_ipi_peer.h"), "the functions that a peer must export"),
+        (stdio, "a peer that passes each call to a program that you wrote, in any language"),
+        (python, "an example of such a program, in Python"),
         (readme, "how to use these files"),
     ])
 }
 
-/// The workspace's version.
+/// Returns the version of the workspace.
 fn version(crate_folder: &Path) -> Result<String> {
     let manifest = fs::read_to_string(crate_folder.join("../Cargo.toml"))?;
     let manifest: toml::Table = manifest.parse()?;
@@ -212,8 +214,8 @@ fn version(crate_folder: &Path) -> Result<String> {
     Ok(version.context("the workspace has no version")?.to_owned())
 }
 
-/// Makes a library of one object: the functions that the header declares, and all that they need. Cargo's archive also contains
-/// the whole library of the compiler, with debug information and bitcode.
+/// Makes a library that has one object file: the functions that the header declares, and all that they need. The archive that
+/// cargo has made also contains all of the compiler's library, with debug information and bitcode.
 fn packed(archive: &Path, header: &str, to: &Path) -> Result<PathBuf> {
     let object = to.with_extension("o");
     let mut link = Command::new("ld");
@@ -229,7 +231,7 @@ fn packed(archive: &Path, header: &str, to: &Path) -> Result<PathBuf> {
     Ok(to.to_path_buf())
 }
 
-/// The functions that the header declares.
+/// Returns the names of the functions that the header declares.
 pub fn declared(header: &str) -> BTreeSet<String> {
     let words = header.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '('));
     let called = words.filter_map(|word| word.split_once('(')).map(|(name, _)| name);
@@ -257,14 +259,14 @@ pub fn compile_test(
     cmd::run(&mut cmd)
 }
 
-/// A C compiler in the folder of the C tests.
+/// Returns the command that runs the C compiler `cc` in the folder of the C tests, with the flags for them.
 pub fn compiler(places: &Places, cc: &str, include: &Path) -> Command {
     let mut cmd = Command::new(cc);
     cmd.current_dir(places.root.join(C_TESTS)).args(C_FLAGS).arg("-g").arg("-I").arg(include).arg("-I.");
     cmd
 }
 
-/// Runs the test program. Returns its last line, which counts the checks.
+/// Runs the test program, with this peer if there is one. Returns the last line that it prints, which has the number of checks.
 pub fn run_test(program: &Path, peer: Option<&Path>) -> Result<String> {
     let mut cmd = Command::new(program);
     if let Some(peer) = peer {
@@ -273,7 +275,8 @@ pub fn run_test(program: &Path, peer: Option<&Path>) -> Result<String> {
     run_test_as(&mut cmd, program)
 }
 
-/// The same for a peer that is a program: `words` is a shell command. If `speaks` is not empty, the peer has only these parts.
+/// As [`run_test`], with the peer `stdio`, which passes each call to a program. `words` is the shell command that runs this
+/// program. If `speaks` is not empty, the peer implements only these parts of the protocol.
 pub fn run_test_of_program(program: &Path, stdio: &Path, words: &str, speaks: &[&str]) -> Result<String> {
     let mut cmd = Command::new(program);
     cmd.arg("--peer").arg(stdio).env("MK_IPI_PEER_PROGRAM", words);
@@ -290,10 +293,15 @@ fn run_test_as(cmd: &mut Command, program: &Path) -> Result<String> {
     let complaints = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success(), "{}: {}\n{said}{complaints}", program.display(), out.status);
     let last = said.lines().last().unwrap_or_default();
-    ensure!(last.ends_with(" checks, 0 failed") && !last.starts_with("0 "), "it said: {last}");
+    ensure!(
+        last.ends_with(" checks, 0 failed") && !last.starts_with("0 "),
+        "the last line of {} must say how many checks passed: {last}",
+        program.display()
+    );
     Ok(last.into())
 }
 
+/// The text of `mk-ipi.pc`.
 const PC: &str = "prefix=${pcfiledir}/../..
 includedir=${prefix}/include
 libdir=${prefix}/lib

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The places of files and folders, and how child processes are run.
+//! Finds the repository and cargo's target folder, and runs child processes.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -13,7 +13,7 @@ use crate::arch::Arch;
 
 /// The bare-metal target of everything that a kernel links on x86-64.
 pub const BARE_TARGET: &str = Arch::X86.target();
-/// The crates that a kernel links, on any architecture.
+/// The crates that kernels link. Three of them are for one architecture each.
 pub const KERNEL_CRATES: [&str; 8] = [
     "mk-ipi",
     "mk-ipi-abi",
@@ -24,23 +24,23 @@ pub const KERNEL_CRATES: [&str; 8] = [
     "mk-ipi-services",
     "mk-ipi-x86",
 ];
-/// One more crate, which only our Linux module links.
+/// The crate that only our Linux module links, in addition.
 pub const SPAWN: &str = "mk-ipi-spawn";
 /// The folder of [`SPAWN`].
 pub const SPAWN_FOLDER: &str = "examples/linux/spawn";
 
-/// The places that every command needs.
+/// The folders that every command needs, and whether it runs in CI.
 pub struct Places {
-    /// The repository.
+    /// The root folder of the repository.
     pub root: PathBuf,
-    /// Cargo's target folder of the root workspace.
+    /// Cargo's target folder for the root workspace.
     pub target: PathBuf,
-    /// True if `CI=true`. Then a missing tool is an error, also one that a developer can do without.
+    /// True if the environment has `CI=true`. Then every missing tool is an error. Without it, some tools can be missing.
     pub ci: bool,
 }
 
 impl Places {
-    /// Finds the repository from cargo's environment.
+    /// Finds the repository by the environment variables that cargo sets.
     pub fn find() -> Result<Self> {
         let manifest =
             std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -53,17 +53,17 @@ impl Places {
         Ok(Self { root, target, ci })
     }
 
-    /// A target folder of its own, for builds that share nothing with the workspace's.
+    /// Returns the target folder with this name, for a build that must not share files with the build of the workspace.
     pub fn own_target(&self, name: &str) -> PathBuf {
         self.target.join("xtask").join(name)
     }
 
-    /// `cargo`, in the repository.
+    /// Returns the command `cargo`, which will run in the root of the repository.
     pub fn cargo(&self) -> Command {
         self.cargo_in(Path::new(""))
     }
 
-    /// `cargo` in a folder of the repository.
+    /// Returns the command `cargo`, which will run in this folder of the repository.
     pub fn cargo_in(&self, folder: &Path) -> Command {
         let mut cmd = Command::new("cargo");
         cmd.current_dir(self.root.join(folder)).env("CARGO_TARGET_DIR", &self.target);
@@ -74,15 +74,15 @@ impl Places {
     }
 }
 
-/// The command as a person would type it, without the environment.
+/// Returns the command line as a user would type it, without environment variables.
 pub fn shown(cmd: &Command) -> String {
     let words = std::iter::once(cmd.get_program()).chain(cmd.get_args()).map(OsStr::to_string_lossy);
     let quoted = words.map(|w| if w.contains([' ', '"', '$']) { format!("'{w}'") } else { w.into_owned() });
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// Runs the command to its end; a status other than 0 is an error. The child's stdout goes to our stderr, because our stdout is
-/// only for the result.
+/// Runs the command, and waits until it ends. A status other than 0 is an error. The command's stdout goes to our stderr,
+/// because our stdout carries only the result of `cargo xtask`.
 pub fn run(cmd: &mut Command) -> Result<()> {
     eprintln!("$ {}", shown(cmd));
     let status = cmd.stdin(Stdio::null()).stdout(io::stderr()).status().with_context(|| shown(cmd))?;
@@ -92,7 +92,8 @@ pub fn run(cmd: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command to its end, and returns its stdout. The child's stderr is dropped.
+/// Runs the command, waits until it ends, and returns its stdout. A status other than 0 is an error. The command's stderr is
+/// not kept.
 pub fn output(cmd: &mut Command) -> Result<String> {
     let out = cmd.stdin(Stdio::null()).stderr(Stdio::null()).output().with_context(|| shown(cmd))?;
     if !out.status.success() {
@@ -101,22 +102,23 @@ pub fn output(cmd: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// Runs `cargo test` to its end, and returns the number of tests that passed. It is an error if no test ran: a
-/// filter that matches nothing proves nothing.
+/// Runs `cargo test`, waits until it ends, and returns the number of tests that passed. It is an error if this number is 0,
+/// because then the name of the test is probably wrong.
 pub fn run_tests(cmd: &mut Command) -> Result<u64> {
     let passed = run_and_add(cmd.stdout(Stdio::piped()), passed_in)?;
     ensure!(passed != 0, "`{}` ran no test", shown(cmd));
     Ok(passed)
 }
 
-/// Runs a fuzz target to its end, and returns the number of its executions. It is an error if there are none.
+/// Runs a fuzz target, waits until it ends, and returns the number of its executions. It is an error if this number is 0.
 pub fn run_fuzzer(cmd: &mut Command) -> Result<u64> {
     let executed = run_and_add(cmd.stdout(io::stderr()).stderr(Stdio::piped()), executed_in)?;
     ensure!(executed != 0, "`{}` executed nothing", shown(cmd));
     Ok(executed)
 }
 
-/// Runs the command to its end, and adds up what `figure` finds in the lines of the piped stream. The lines go to our stderr.
+/// Runs the command, and waits until it ends. Either its stdout or its stderr must be a pipe. Calls `figure` for each line from
+/// this pipe, and returns the sum of the results. The lines also go to our stderr.
 fn run_and_add(cmd: &mut Command, figure: impl Fn(&str) -> u64) -> Result<u64> {
     eprintln!("$ {}", shown(cmd));
     let mut child = cmd.stdin(Stdio::null()).spawn().with_context(|| shown(cmd))?;
@@ -134,7 +136,7 @@ fn run_and_add(cmd: &mut Command, figure: impl Fn(&str) -> u64) -> Result<u64> {
     Ok(sum)
 }
 
-/// The figure in libtest's closing line, 0 for any other line.
+/// Returns the number of passed tests if the line is the last one of libtest (the test harness), and 0 for any other line.
 fn passed_in(line: &str) -> u64 {
     let Some((before, _)) = line.split_once(" passed;").filter(|_| line.contains("test result: ")) else {
         return 0;
@@ -142,20 +144,22 @@ fn passed_in(line: &str) -> u64 {
     before.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// The figure in libFuzzer's final statistics, 0 for any other line.
+/// Returns the number of executions if the line is the one of libFuzzer's final statistics that has it, and 0 for any other
+/// line.
 fn executed_in(line: &str) -> u64 {
     let figure = line.strip_prefix("stat::number_of_executed_units:");
     figure.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Waits until no other command holds the lock of `folder`. The folder is made if it does not exist.
+/// Takes the lock of `folder`, and waits while another command holds it. The lock is held until the returned file is dropped.
+/// The folder is made if it does not exist.
 pub fn lock(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            eprintln!("== another command works in {}: waiting for it", folder.display());
+            eprintln!("== another command uses {}: waiting until it ends", folder.display());
             file.lock()?;
         }
         Err(TryLockError::Error(err)) => return Err(err).with_context(|| folder.display().to_string()),
@@ -163,7 +167,7 @@ pub fn lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The program's path, if `PATH` has it.
+/// Returns the path of the program, if a folder of the environment variable `PATH` has it.
 pub fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file())

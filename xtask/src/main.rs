@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The project's commands: `cargo xtask demo` and `cargo xtask test`.
+//! The project's commands, such as `cargo xtask demo` and `cargo xtask test`.
 
 mod arch;
 mod bench;
@@ -42,39 +42,42 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Boots several kernels in one QEMU machine, which send each other messages through shared memory and interrupts
+    /// Boots several kernels in one QEMU machine. They send each other messages through shared memory, with interrupts as
+    /// doorbells
     Demo(demo::DemoArgs),
-    /// Boots a Linux with our module, and bare-metal kernels beside it, in one QEMU machine; they send each other messages
+    /// Boots a Linux with our module, and bare-metal kernels beside it, in one QEMU machine. All of them send each other
+    /// messages
     Linux(linux::LinuxArgs),
-    /// Runs every check, step by step, as in CI
+    /// Runs every check that CI runs, step by step
     Test(check::TestArgs),
-    /// Runs the loom models, also with deeper bounds
+    /// Runs the loom models. Options set how many preemptions loom tries
     Loom(check::LoomArgs),
-    /// Runs the litmus tests on Miri's weak memory, with any number of seeds
+    /// Runs the litmus tests on Miri's weak memory. An option sets the number of seeds
     Litmus(check::LitmusArgs),
-    /// Stops a kernel after each of its stores, in any number of schedules
+    /// Runs scenarios on a simulated machine, in which a kernel is stopped after each of its stores. An option sets the number
+    /// of schedules
     Scenarios(check::ScenariosArgs),
-    /// Stops and kills processes that are kernels, at random moments, and accounts for each message
+    /// Runs kernels as processes, stops and kills them at random moments, and checks what became of each message
     Kills(check::KillsArgs),
-    /// Boots the demo again and again for any time, and accounts for each message
+    /// Boots the demo again and again, for the given time, and checks what became of each message
     Soak(soak::SoakArgs),
-    /// Runs each fuzz target for any time
+    /// Runs each fuzz target for the given time
     Fuzz(check::FuzzArgs),
-    /// Measures mk-ipi's links and the queues that Rust programs use, as multiples of a cache line's round trip
+    /// Measures mk-ipi's links, and the queues that Rust programs use. Times are multiples of the round trip of a cache line
     Bench(bench::BenchArgs),
-    /// Stops the demo in mid-stream, dumps its memory, and lets mk-ipi-inspect explain it
+    /// Stops the demo in mid-stream, dumps its memory, and prints how mk-ipi-inspect explains the dump
     Inspect(inspect::InspectArgs),
-    /// Builds the book of docs/book as a folder of HTML, and its drawings
+    /// Checks the book in docs/book, and builds it as a folder of HTML. An option makes its drawings again
     Book(book::BookArgs),
     /// Builds the C header, the static libraries, a pkg-config file and a test program, into one folder
     Capi(capi::CapiArgs),
-    /// Checks whether the public interface has changed more than the version number allows. Nothing is published yet, so it
-    /// is compared with a commit
+    /// Checks whether the public interface has changed more than the version number allows. No version is published yet, so
+    /// the interface is compared with that of a commit
     Semver(check::SemverArgs),
-    /// Changes each function of the crates that every kernel links, with cargo-mutants. Some test must fail for each change.
-    /// Takes hours
+    /// Changes each function of mk-ipi-abi and mk-ipi-core, with cargo-mutants. For each change a test must fail, or
+    /// tests/mutants.toml must explain the change. Takes hours
     Mutants(check::MutantsArgs),
-    /// Breaks the code in each way that a test must notice, and checks that the test fails
+    /// Breaks the code in each way that tests/proofs.toml lists, and checks that the test that is named there fails
     Proofs(proofs::ProofsArgs),
 }
 

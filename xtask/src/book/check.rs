@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The check of the book: every page is in the table of contents, every link, anchor and included file exists, and every drawing
-//! was made from its present source.
+//! Checks the book: every page is in the table of contents; every link, anchor, included file, and test that a page names,
+//! exists; listings are not too long; and every picture was made from the present text of its drawing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,13 +13,13 @@ use super::page::Page;
 use super::{drawings, CARRIED, SOURCE};
 use crate::cmd;
 
-/// Listings in the book, and how many lines of code each may have, without comments and blank lines.
+/// Listings in the book, and the largest number of lines of code that each can have. Comments and blank lines do not count.
 const LISTINGS: [(&str, usize); 3] = [
     ("mk-ipi-process/examples/first_kernel.rs", 100),
     ("examples/first_kernel.c", 85),
     ("examples/rfc_v2_kernel.c", 60),
 ];
-/// Pages outside of the book whose links and anchors are checked too.
+/// Pages that are not in docs/book, and whose links and anchors are checked too.
 const OTHER_PAGES: [&str; 7] = [
     "README.md",
     "ROADMAP.md",
@@ -29,12 +29,13 @@ const OTHER_PAGES: [&str; 7] = [
     "SPEC.md",
     "docs/evidence.md",
 ];
-/// A name in code font with at least this many underscores must be the name of a test or another function.
+/// A name in code font that has at least this many underscores is assumed to be the name of a test. A function with this name
+/// must exist.
 const TEST_NAME: usize = 4;
-/// The table of contents.
+/// The page with the table of contents.
 const SUMMARY: &str = "SUMMARY.md";
 
-/// How much was checked.
+/// The numbers of pages, links and drawings that were checked.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub pages: usize,
@@ -42,7 +43,7 @@ pub struct Seen {
     pub drawings: usize,
 }
 
-/// The problems of the book, and how much was checked.
+/// Checks the book. Returns its problems, and how much was checked.
 pub fn problems(root: &Path) -> Result<(Vec<String>, Seen)> {
     let mut found = Vec::new();
     let source = root.join(SOURCE);
@@ -63,7 +64,9 @@ pub fn problems(root: &Path) -> Result<(Vec<String>, Seen)> {
             found.extend(bad_link(root, &pages, name, link).map(|why| format!("{name}: {link}: {why}")));
         }
         if name.starts_with(SOURCE) {
-            found.extend(names_nothing(&page.code, &code).map(|test| format!("{name}: no function {test}")));
+            found.extend(
+                names_nothing(&page.code, &code).map(|test| format!("{name}: there is no function {test}")),
+            );
         }
         for (file, part) in &page.includes {
             found.extend(bad_include(root, name, file, part.as_deref()).map(|why| format!("{name}: {why}")));
@@ -73,7 +76,7 @@ pub fn problems(root: &Path) -> Result<(Vec<String>, Seen)> {
         let text = fs::read_to_string(root.join(file)).context(file)?;
         let lines = lines_of_code(&text);
         if lines > most {
-            found.push(format!("{file} has {lines} lines of code, and the book says at most {most}"));
+            found.push(format!("{file} has {lines} lines of code, but at most {most} are allowed"));
         }
     }
     let (stale, count) = drawings::stale(root)?;
@@ -82,7 +85,7 @@ pub fn problems(root: &Path) -> Result<(Vec<String>, Seen)> {
     Ok((found, seen))
 }
 
-/// All Rust code of the repository.
+/// Returns the text of all Rust files of the repository.
 fn code(root: &Path) -> Result<String> {
     let mut git = Command::new("git");
     let listed = cmd::output(git.current_dir(root).args(["ls-files", "-z", "--", "*.rs"]))?;
@@ -90,7 +93,7 @@ fn code(root: &Path) -> Result<String> {
     Ok(files.filter_map(|name| fs::read_to_string(root.join(name)).ok()).collect())
 }
 
-/// The names in code font that look like tests, but are not the name of any function.
+/// Returns those names in `named` that look like the name of a test, although `code` declares no such function.
 fn names_nothing<'a>(named: &'a [String], code: &'a str) -> impl Iterator<Item = &'a str> {
     let is_name = |text: &&str| {
         text.matches('_').count() >= TEST_NAME && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -101,13 +104,13 @@ fn names_nothing<'a>(named: &'a [String], code: &'a str) -> impl Iterator<Item =
     named.iter().map(String::as_str).filter(is_name).filter(move |name| !is_made(name))
 }
 
-/// The files of a folder, by name.
+/// Returns the names of the files in a folder.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }
 
-/// Each page is in the table of contents, once.
+/// Returns a problem for each page that the table of contents does not list exactly once.
 fn contents(own: &[String], listed: &[String]) -> Vec<String> {
     let pages: BTreeSet<&String> = own.iter().collect();
     let mut found: Vec<String> = Vec::new();
@@ -124,7 +127,8 @@ fn is_remote(link: &str) -> bool {
     link.contains("://") || link.starts_with("mailto:")
 }
 
-/// `folder/../x` becomes `x`; `None` if it leads out of the repository.
+/// Returns the path in the repository to which a relative link in `folder` leads, without `..`. Returns `None` if the link leads
+/// out of the repository.
 fn resolve(folder: &Path, link: &str) -> Option<PathBuf> {
     let mut path = PathBuf::new();
     for part in folder.join(link).components() {
@@ -137,13 +141,13 @@ fn resolve(folder: &Path, link: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Why a link of the page `name` leads nowhere.
+/// Returns why a link in the page `name` is wrong, or `None` if it is right.
 fn bad_link(root: &Path, pages: &BTreeMap<String, Page>, name: &str, link: &str) -> Option<String> {
     let (target, anchor) =
         link.split_once('#').map_or((link, None), |(target, anchor)| (target, Some(anchor)));
     let folder = Path::new(name).parent().unwrap_or(Path::new(""));
     let path = if target.is_empty() { Some(PathBuf::from(name)) } else { resolve(folder, target) };
-    let Some(path) = path else { return Some("leads out of the repository".into()) };
+    let Some(path) = path else { return Some("the link leads out of the repository".into()) };
     if !root.join(&path).exists() {
         return Some("there is no such file".into());
     }
@@ -152,7 +156,7 @@ fn bad_link(root: &Path, pages: &BTreeMap<String, Page>, name: &str, link: &str)
     if is_of_book && target.ends_with(".md") && !path.starts_with(SOURCE) {
         // mdBook would change the link to an .html file, which does not exist.
         if !CARRIED.iter().any(|(_, from)| *from == path) {
-            return Some("a page that is not in the book: name its folder".into());
+            return Some("the page is not in the book: link to its folder instead".into());
         }
     }
     let page = pages.get(&*path)?;
@@ -162,11 +166,11 @@ fn bad_link(root: &Path, pages: &BTreeMap<String, Page>, name: &str, link: &str)
     }
 }
 
-/// Why an include in the page `name` cannot be resolved, if it cannot.
+/// Returns why an include in the page `name` is wrong, or `None` if it is right.
 fn bad_include(root: &Path, name: &str, file: &str, part: Option<&str>) -> Option<String> {
     let folder = Path::new(name).parent().unwrap_or(Path::new(""));
     let text = resolve(folder, file).and_then(|path| fs::read_to_string(root.join(path)).ok());
-    let Some(text) = text else { return Some(format!("it includes {file}, which is not there")) };
+    let Some(text) = text else { return Some(format!("the page includes {file}, which does not exist")) };
     let part = part?;
     let has = |mark: &str| {
         text.lines().any(|line| {
@@ -174,11 +178,12 @@ fn bad_include(root: &Path, name: &str, file: &str, part: Option<&str>) -> Optio
                 || line.contains(&format!("{mark}: {part} "))
         })
     };
-    (!has("ANCHOR") || !has("ANCHOR_END"))
-        .then(|| format!("it includes {part} of {file}, which is not marked there"))
+    (!has("ANCHOR") || !has("ANCHOR_END")).then(|| {
+        format!("the page includes the part {part} of {file}, but that file does not mark such a part")
+    })
 }
 
-/// The number of lines of code, without blank lines and comment lines.
+/// Returns the number of lines that are neither blank nor comments.
 fn lines_of_code(text: &str) -> usize {
     let is_code = |line: &&str| {
         let line = line.trim();
@@ -192,7 +197,8 @@ fn lines_of_code(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// A tree with a page of the book that has this text, one more page, and a file with a part.
+    /// Makes a temporary tree: a page of the book with this text, a second page, pages outside of the book, and a file with a
+    /// marked part. Returns its root.
     fn tree(name: &str, text: &str) -> PathBuf {
         let root = std::env::temp_dir().join(format!("mk-ipi-book-{name}-{}", std::process::id()));
         fs::create_dir_all(root.join(SOURCE)).expect("a folder");
@@ -208,7 +214,7 @@ mod tests {
         root
     }
 
-    /// The problems of that page.
+    /// Returns the problems of a page of the book that has this text.
     fn wrong(name: &str, text: &str) -> Vec<String> {
         let root = tree(name, text);
         let mut pages = BTreeMap::new();
@@ -240,8 +246,8 @@ mod tests {
             ("[a](second.md#none)", "there is no such heading"),
             ("[a](#none)", "there is no such heading"),
             ("![a](none.svg)", "there is no such file"),
-            ("[a](../../../other.md)", "a page that is not in the book: name its folder"),
-            ("[a](../../../../x)", "leads out of the repository"),
+            ("[a](../../../other.md)", "the page is not in the book: link to its folder instead"),
+            ("[a](../../../../x)", "the link leads out of the repository"),
         ] {
             assert_eq!(wrong("bad", text), [why], "{text}");
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Drawings. `svgbob` makes pictures from text files. The output of a command becomes a picture of a terminal. Each picture
-//! contains a checksum of its source, so that a picture that is out of date is found without the tool.
+//! The drawings of the book. A picture is made from a text file: by `svgbob` if it is a drawing, by `anstyle_svg` if it is the
+//! output of a command. Each picture contains a checksum of its text file. So the check finds a picture that is out of date
+//! without `svgbob`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,25 +13,25 @@ use anyhow::{ensure, Context, Result};
 
 use crate::cmd;
 
-/// The folder of the sources and the pictures.
+/// The folder of the text files and the pictures.
 pub const FOLDER: &str = "docs/book/src/drawings";
-/// The endings of sources: a drawing, and the output of a command that was run.
+/// The file name extensions of the text files: a drawing, and the output of a command.
 const SOURCES: [&str; 2] = ["bob", "term"];
 /// The first line of each picture.
 const LICENCE: &str = "<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->";
 
-/// The second line of the picture that is made of the file `name`, which contains `source`.
+/// Returns the second line of the picture that is made from the text file `name`. `source` is the content of that file.
 fn stamp(name: &str, source: &str) -> String {
     format!("<!-- Made by xtask of {name}, whose sum is {:016x}: do not edit. -->", sum(source))
 }
 
-/// The checksum, FNV-1a. It finds pictures that were forgotten; it does not protect against forgery.
+/// Returns the checksum of a text (FNV-1a). It shows that a text was changed by mistake. It does not protect against an attack.
 fn sum(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The files with one of these endings, by name.
+/// Returns the files in [`FOLDER`] that have one of these extensions, sorted by name.
 fn named(root: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
     let folder = root.join(FOLDER);
     let files = fs::read_dir(&folder).with_context(|| folder.display().to_string())?.flatten();
@@ -45,13 +46,14 @@ fn name_of(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The problems of pictures that do not match their sources, and the number of sources.
+/// Returns a problem for each picture that was not made from the present text file, or has no text file. Also returns the number
+/// of text files.
 pub fn stale(root: &Path) -> Result<(Vec<String>, usize)> {
     let (sources, pictures) = (named(root, &SOURCES)?, named(root, &["svg"])?);
     let mut found: Vec<String> = Vec::new();
     for picture in &pictures {
         if !SOURCES.iter().any(|ending| sources.contains(&picture.with_extension(ending))) {
-            found.push(format!("{FOLDER}/{} has no source", name_of(picture)));
+            found.push(format!("{FOLDER}/{} has no text file from which it was made", name_of(picture)));
         }
     }
     for file in &sources {
@@ -59,14 +61,14 @@ pub fn stale(root: &Path) -> Result<(Vec<String>, usize)> {
         let picture = fs::read_to_string(file.with_extension("svg")).unwrap_or_default();
         if !picture.starts_with(&format!("{LICENCE}\n{}\n", stamp(&name, &source))) {
             found.push(format!(
-                "the picture of {FOLDER}/{name} is out of date: `cargo xtask book --drawings`"
+                "the picture of {FOLDER}/{name} is missing or out of date: run `cargo xtask book --drawings`"
             ));
         }
     }
     Ok((found, sources.len()))
 }
 
-/// Makes each picture again; pictures of drawings are made by `svgbob_cli`.
+/// Makes each picture again. `svgbob` is the path of the program `svgbob_cli`. Returns the number of pictures.
 pub fn draw(root: &Path, svgbob: &Path) -> Result<usize> {
     let sources = named(root, &SOURCES)?;
     ensure!(!sources.is_empty(), "{FOLDER} has no drawing");
@@ -77,7 +79,7 @@ pub fn draw(root: &Path, svgbob: &Path) -> Result<usize> {
         } else {
             cmd::output(Command::new(svgbob).arg(file))?
         };
-        ensure!(picture.starts_with("<svg"), "{name}: no picture was made of it");
+        ensure!(picture.starts_with("<svg"), "no picture could be made of {name}");
         let picture = format!("{LICENCE}\n{}\n{}\n", stamp(&name, &source), picture.trim_end());
         fs::write(file.with_extension("svg"), picture)?;
     }

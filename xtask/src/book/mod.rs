@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask book`: builds the book in docs/book as a folder of HTML, and its drawings.
+//! `cargo xtask book`: checks the book in docs/book, and builds it as a folder of HTML. It can also make the book's drawings.
 //!
-//! mdBook takes pages from one folder only. So this makes a copy of that folder, and adds two pages from elsewhere in the
-//! repository.
+//! mdBook reads pages from one folder only, but two pages of the book are elsewhere in the repository. So the command makes a
+//! copy of the book's folder, adds the two pages, and gives the copy to mdBook.
 
 mod check;
 mod drawings;
@@ -18,32 +18,34 @@ use clap::Args;
 use crate::cmd::{self, Places};
 use crate::provision::{self, Need, Provision};
 
-/// The pages and pictures.
+/// The folder of the book's pages and pictures.
 const SOURCE: &str = "docs/book/src";
-/// The book's folder, which has `book.toml`.
+/// The folder of `book.toml`.
 const FOLDER: &str = "docs/book";
-/// The copy that mdBook reads, and the folder that it writes. Both are as deep in the repository as the source, so relative
-/// links to files of the repository stay valid.
+/// The copy that mdBook reads, in [`FOLDER`]. It is as deep in the repository as [`SOURCE`], so relative links to files of the
+/// repository stay valid.
 const COPY: &str = "made";
+/// The folder that mdBook writes, in [`FOLDER`]. It is as deep as [`SOURCE`], for the same reason.
 const HTML: &str = "html";
-/// Pages of the repository that are added to the book. In the source, a page with the first name is replaced by them.
+/// Pages of the repository that are added to the book: the file name in the book, and the path in the repository. If [`SOURCE`]
+/// has a page with this name, the added page replaces it.
 const CARRIED: [(&str, &str); 2] = [("spec.md", "SPEC.md"), ("evidence.md", "docs/evidence.md")];
 
-/// What `book` takes.
+/// The options of `cargo xtask book`.
 #[derive(Args, Clone, Debug)]
 pub struct BookArgs {
-    /// Only check the pages, as `cargo xtask test --only book` does
+    /// Only check the pages and the drawings, as `cargo xtask test --only book` does
     #[arg(long, conflicts_with = "drawings")]
     check: bool,
-    /// Only make the drawings again from their sources
+    /// Only make the pictures again from their text files
     #[arg(long)]
     drawings: bool,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
 
-/// The command.
+/// The command `cargo xtask book`.
 pub fn book(places: &Places, provision: &Provision, args: &BookArgs) -> Result<()> {
     let root = &places.root;
     if args.drawings {
@@ -64,21 +66,22 @@ pub fn book(places: &Places, provision: &Provision, args: &BookArgs) -> Result<(
     Ok(())
 }
 
-/// Checks the pages and drawings. Returns a note that says how many there are.
+/// Checks the pages and drawings. Returns a note that says how many pages, links and drawings there are.
 pub fn checked(root: &Path) -> Result<String> {
     let (problems, seen) = check::problems(root)?;
     ensure!(problems.is_empty(), "{}", problems.join("\n"));
     Ok(format!("{} pages, {} links, {} drawings", seen.pages, seen.links, seen.drawings))
 }
 
+/// Returns the path of a tool, and installs the tool if it is missing.
 fn program(provision: &Provision, name: &'static str) -> Result<PathBuf> {
     let needs = [Need::CargoTool(name)];
     provision.announce(&needs)?;
     provision.ensure(&needs)?;
-    provision::tool(name).with_context(|| format!("{name} is not there"))
+    provision::tool(name).with_context(|| format!("{name} was not found after it was installed"))
 }
 
-/// Copies the source for mdBook, and adds the pages of [`CARRIED`].
+/// Copies [`SOURCE`] for mdBook, and adds the pages of [`CARRIED`].
 fn copy(root: &Path) -> Result<()> {
     let (from, to) = (root.join(SOURCE), root.join(FOLDER).join(COPY));
     if to.exists() {
@@ -107,7 +110,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A page, with links to the pages of [`CARRIED`] changed so that they lead to these pages in the book.
+/// Returns the text of a page, in which each link to a page of [`CARRIED`] leads to that page in the book.
 fn carried(page: &str) -> String {
     CARRIED.iter().fold(page.to_owned(), |page, (name, from)| {
         page.replace(&format!("](../../../{from}"), &format!("]({name}"))

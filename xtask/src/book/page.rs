@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A page: the anchors of its headings, its links, and the files that it includes.
+//! Parses a page of the book: the anchors of its headings, its links, and the files that it includes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-/// A page of Markdown.
+/// What a page of Markdown contains.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The anchors of its headings.
     pub anchors: BTreeSet<String>,
     /// The targets of its links and pictures.
     pub links: Vec<String>,
-    /// The files that mdBook includes in it, each with the name of a part if the page names one.
+    /// The files that mdBook includes in the page. If the page includes only a part of the file, then also the name of the part.
     pub includes: Vec<(String, Option<String>)>,
-    /// The texts between backquotes.
+    /// The texts between backquotes in the page.
     pub code: Vec<String>,
 }
 
 impl Page {
-    /// Reads a page.
+    /// Parses the text of a page.
     pub fn parse(text: &str) -> Self {
         let mut page = Self { includes: includes(text), ..Self::default() };
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -51,7 +51,7 @@ impl Page {
     }
 }
 
-/// The anchor of a heading in mdBook and on GitHub.
+/// Returns the anchor that mdBook and GitHub make for a heading.
 fn slug(heading: &str) -> String {
     let anchor = |c: char| match c {
         c if c.is_alphanumeric() || c == '_' || c == '-' => Some(c.to_ascii_lowercase()),
@@ -61,7 +61,7 @@ fn slug(heading: &str) -> String {
     heading.trim().chars().filter_map(anchor).collect()
 }
 
-/// All `{{#include FILE}}` and `{{#include FILE:PART}}`.
+/// Returns the file and the part of each `{{#include FILE}}` and `{{#include FILE:PART}}`.
 fn includes(text: &str) -> Vec<(String, Option<String>)> {
     let after = text.split("{{#include ").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
     after

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `docs/evidence.md`: first figures, each with the command that measures it again; then the table of proofs.
+//! Makes the text of `docs/evidence.md`: first the figures, then the table of proofs.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use super::list::Counts;
 
-/// The page.
+/// The generated page.
 pub const PAGE: &str = "docs/evidence.md";
-/// The figures that were measured by a run. They are recorded by hand.
+/// The file with the figures that were measured by a run. A developer writes them there by hand.
 pub const FIGURES: &str = "docs/evidence.toml";
 
 const HEAD: &str = "\
@@ -42,7 +42,7 @@ proves. `cargo xtask proofs` makes each change in a copy of the tree, and fails 
 
 ";
 
-/// The file.
+/// The content of docs/evidence.toml.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
@@ -67,7 +67,7 @@ struct Figure {
 }
 
 impl Figures {
-    /// Reads docs/evidence.toml. A figure without a command, a day or a commit is an error.
+    /// Reads docs/evidence.toml. It is an error if a figure has no value, command, day or commit.
     pub fn read(root: &Path) -> Result<Self> {
         let text = fs::read_to_string(root.join(FIGURES)).context(FIGURES)?;
         Self::parse(&text)
@@ -77,17 +77,22 @@ impl Figures {
         let all: Self = toml::from_str(text).context(FIGURES)?;
         for one in &all.figures {
             let is_hex = one.commit.chars().all(|c| c.is_ascii_hexdigit());
-            ensure!(is_hex && one.commit.len() >= 7, "{FIGURES}: {}: no commit", one.what);
+            ensure!(is_hex && one.commit.len() >= 7, "{FIGURES}: {}: `commit` is not a commit", one.what);
             let parts: Vec<_> = one.day.split('-').map(|n| (n.len(), n.parse::<u16>().is_ok())).collect();
-            ensure!(parts == [(4, true), (2, true), (2, true)], "{FIGURES}: {}: no day", one.what);
-            ensure!(one.command.starts_with("cargo "), "{FIGURES}: {}: no command", one.what);
-            ensure!(!one.figure.is_empty(), "{FIGURES}: {}: no figure", one.what);
+            let is_day = parts == [(4, true), (2, true), (2, true)];
+            ensure!(is_day, "{FIGURES}: {}: `day` must have the form 2026-11-29", one.what);
+            ensure!(
+                one.command.starts_with("cargo "),
+                "{FIGURES}: {}: `command` must begin with cargo",
+                one.what
+            );
+            ensure!(!one.figure.is_empty(), "{FIGURES}: {}: `figure` is empty", one.what);
         }
         Ok(all)
     }
 }
 
-/// The whole page.
+/// Returns the text of the page.
 pub fn page(counts: &Counts, runs: &Figures, table: &str) -> String {
     let mut out = String::from(HEAD);
     out.push_str("| what | figure |\n| --- | --- |\n");

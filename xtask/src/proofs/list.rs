@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads `tests/proofs.toml`, checks it against SPEC.md and the code, and writes it as a table into docs/evidence.md.
+//! Reads `tests/proofs.toml`, compares it with SPEC.md and the code, and writes it as a table to docs/evidence.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,11 +14,12 @@ use super::evidence::{self, Figures};
 const LIST: &str = "tests/proofs.toml";
 const SPEC: &str = "SPEC.md";
 
-/// The file.
+/// The content of tests/proofs.toml. The comment at the top of that file explains all fields.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct List {
-    /// The calls that each need a proof, and their C names. The name is empty if the Linux patch has no such call.
+    /// The calls that must have a proof each: from the Rust name to the C name in the Linux patches. The C name is empty if the
+    /// patches have no such call.
     pub calls: BTreeMap<String, String>,
     #[serde(rename = "suite")]
     pub suites: BTreeMap<String, Suite>,
@@ -26,7 +27,7 @@ pub struct List {
     pub rows: Vec<Row>,
 }
 
-/// How the tests of a kind are run.
+/// How the tests of a suite are run.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
@@ -42,7 +43,7 @@ pub struct Suite {
     pub in_xtask: Option<InXtask>,
 }
 
-/// The checks that xtask itself does.
+/// Checks of xtask itself that are used as the test of a row.
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum InXtask {
@@ -50,7 +51,7 @@ pub enum InXtask {
     Qemu,
 }
 
-/// A proof, or the reason why there is none.
+/// A test that proves clauses or calls; or the reason (`cannot`) why no test can prove them.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
@@ -83,7 +84,7 @@ impl List {
         toml::from_str(&text).context(LIST)
     }
 
-    /// The problems of the list and of docs/evidence.md.
+    /// Returns the problems of tests/proofs.toml and of docs/evidence.md.
     pub fn problems(&self, root: &Path) -> Result<Vec<String>> {
         let spec = fs::read_to_string(root.join(SPEC)).context(SPEC)?;
         let mut found = self.gaps(&spec);
@@ -91,13 +92,13 @@ impl List {
             let text = fs::read_to_string(root.join(&b.file)).with_context(|| b.file.clone())?;
             match text.matches(&b.find).count() {
                 1 => {}
-                n => found.push(format!("{}: {n} places read {:?} ({})", b.file, b.find, b.what)),
+                n => found.push(format!("{}: {n} places read {:?}, not one ({})", b.file, b.find, b.what)),
             }
         }
         let page = fs::read_to_string(root.join(evidence::PAGE)).context(evidence::PAGE)?;
         if self.page(root, &spec)? != page {
             found.push(format!(
-                "{} is not what {LIST} and {} make: `cargo xtask proofs --write`",
+                "{} is not the page that {LIST} and {} give: run `cargo xtask proofs --write`",
                 evidence::PAGE,
                 evidence::FIGURES
             ));
@@ -105,23 +106,27 @@ impl List {
         Ok(found)
     }
 
+    /// Returns a problem for each clause and call without a row, each name that SPEC.md or `[calls]` does not have, and each row
+    /// that is neither complete nor has `cannot`.
     fn gaps(&self, spec: &str) -> Vec<String> {
         let mut found = Vec::new();
         let (clauses, listed) =
             (clauses_of(spec), self.rows.iter().flat_map(|row| row.clauses.clone()).collect());
         found.extend(clauses.difference(&listed).map(|c| format!("{c} has no row")));
-        found.extend(listed.difference(&clauses).map(|c| format!("{c} is no clause of {SPEC}")));
+        found.extend(listed.difference(&clauses).map(|c| format!("{c} is not a clause of {SPEC}")));
         let (calls, called): (BTreeSet<_>, BTreeSet<_>) =
             (self.calls.keys().collect(), self.rows.iter().flat_map(|row| &row.calls).collect());
         found.extend(
-            calls.symmetric_difference(&called).map(|c| format!("the call {c} has no row, or no entry")),
+            calls
+                .symmetric_difference(&called)
+                .map(|c| format!("the call {c} has no row, or is not listed in [calls]")),
         );
         for row in &self.rows {
             let name = format!("{} {}", row.clauses.join(" "), row.test);
             let tried =
                 !row.test.is_empty() && !row.breaks.is_empty() && self.suites.contains_key(&row.suite);
             if row.cannot.is_some() == tried || (row.cannot.is_some() && !row.breaks.is_empty()) {
-                found.push(format!("{name}: a suite, a test and breaks, or `cannot`"));
+                found.push(format!("{name}: the row must have a suite, a test and breaks; or only `cannot`"));
             }
         }
         found
@@ -133,12 +138,12 @@ impl List {
         Ok(fs::write(root.join(evidence::PAGE), self.page(root, &spec)?)?)
     }
 
-    /// The text that docs/evidence.md must have.
+    /// Returns the text that docs/evidence.md must have.
     fn page(&self, root: &Path, spec: &str) -> Result<String> {
         Ok(evidence::page(&self.counts(spec), &Figures::read(root)?, &self.markdown()?))
     }
 
-    /// The numbers that can be counted in the list, without a run.
+    /// Counts clauses, calls, tests and breaks. No test is run.
     fn counts(&self, spec: &str) -> Counts {
         let unobserved = self.rows.iter().filter(|row| row.cannot.is_some());
         let tests: BTreeSet<_> =
@@ -156,6 +161,7 @@ impl List {
         }
     }
 
+    /// Returns the table of proofs for docs/evidence.md, and the lists of suites and calls after it.
     fn markdown(&self) -> Result<String> {
         let mut out = String::from("| clauses, calls | test | kind | breaks of the code that it notices |\n");
         out.push_str("| --- | --- | --- | --- |\n");
@@ -185,22 +191,23 @@ impl List {
     }
 }
 
-/// Numbers that are counted in the list and in SPEC.md.
+/// Numbers that are counted in tests/proofs.toml and in SPEC.md.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Clauses of SPEC.md.
+    /// Number of clauses of SPEC.md.
     pub clauses: usize,
-    /// Clauses that no test can observe.
+    /// Number of clauses that no test can observe.
     pub not_observed: usize,
-    /// Calls that each need a proof.
+    /// Number of calls that must have a proof each.
     pub calls: usize,
-    /// Tests that prove a clause or a call.
+    /// Number of tests that prove a clause or a call.
     pub tests: usize,
-    /// Changes of the code that a test must notice.
+    /// Number of changes of the code that a test must notice.
     pub breaks: usize,
 }
 
-/// Every `**X-1**` of the text. The name of a chapter has one or two letters.
+/// Returns the names of the clauses in the text of SPEC.md. A clause begins with its name in bold, such as `**X-1**` or
+/// `**AR-1**`: one or two letters for the chapter, and a number.
 fn clauses_of(spec: &str) -> BTreeSet<String> {
     let is_clause = |s: &&str| {
         s.split_once('-').is_some_and(|(chapter, n)| {
@@ -231,7 +238,7 @@ mod tests {
     fn clauses_and_calls_need_rows_and_rows_need_clauses() {
         assert_eq!(list(&format!("{ROW}{CANNOT}")).gaps(SPEC_TEXT), [""; 0]);
         assert_eq!(list(ROW).gaps(SPEC_TEXT), ["H-2 has no row"]);
-        assert_eq!(list(&format!("{ROW}{CANNOT}")).gaps("**X-1**"), ["H-2 is no clause of SPEC.md"]);
+        assert_eq!(list(&format!("{ROW}{CANNOT}")).gaps("**X-1**"), ["H-2 is not a clause of SPEC.md"]);
         assert_eq!(
             list(&format!("{ROW}{CANNOT}").replace("calls = [\"send\"]\n", "")).gaps(SPEC_TEXT).len(),
             1

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask proofs`: breaks the code as `tests/proofs.toml` says, and checks that the named test fails each time.
+//! `cargo xtask proofs`: changes the code as each row of `tests/proofs.toml` says, and checks that the test of the row fails.
 
 mod evidence;
 mod list;
@@ -18,27 +18,28 @@ use crate::provision::Provision;
 use list::{Break, InXtask, List, Row};
 use tree::{End, Tree};
 
-/// What `proofs` takes.
+/// The options of `cargo xtask proofs`.
 #[derive(Args, Debug, Clone)]
 pub struct ProofsArgs {
-    /// Only check that each clause has a row, that each break can be applied, and that docs/evidence.md is up to date
+    /// Run no test. Only check that each clause has a row, that each break can be applied, and that docs/evidence.md is up to
+    /// date
     #[arg(long, conflicts_with = "only")]
     check: bool,
-    /// Write docs/evidence.md
+    /// Write docs/evidence.md, and do the checks of --check
     #[arg(long, conflicts_with_all = ["check", "only"])]
     write: bool,
     /// Try only the rows of this clause, call or suite (can be given several times)
     #[arg(long, value_name = "CLAUSE")]
     only: Vec<String>,
-    /// Try the rows that boot QEMU too
+    /// Also try the rows whose test boots QEMU
     #[arg(long)]
     qemu: bool,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
 
-/// The command.
+/// The command `cargo xtask proofs`. The exit status is 1 if a test gave a wrong result.
 pub fn proofs(places: &Places, provision: &Provision, args: &ProofsArgs) -> Result<ExitCode> {
     if args.write {
         List::read(&places.root)?.write(&places.root)?;
@@ -50,7 +51,8 @@ pub fn proofs(places: &Places, provision: &Provision, args: &ProofsArgs) -> Resu
     try_all(places, provision, args)
 }
 
-/// The quick part: checks that the list, SPEC.md, the code and docs/evidence.md agree with each other.
+/// Checks that tests/proofs.toml, SPEC.md, the code and docs/evidence.md agree with each other. No test is run. Returns a note
+/// with the numbers of rows and breaks.
 pub fn check(root: &Path) -> Result<String> {
     let list = List::read(root)?;
     let problems = list.problems(root)?;
@@ -59,9 +61,10 @@ pub fn check(root: &Path) -> Result<String> {
     Ok(format!("{} rows, {breaks} breaks", list.rows.len()))
 }
 
-/// One run: a test with the code as it is, or broken.
+/// One run of the test of a row.
 struct Try<'a> {
     row: &'a Row,
+    /// The break that is applied to the code, or `None` if the code is not changed.
     broken: Option<&'a Break>,
 }
 
@@ -74,7 +77,7 @@ fn try_all(places: &Places, provision: &Provision, args: &ProofsArgs) -> Result<
     };
     let (mut rows, mut not_run): (Vec<&Row>, Vec<&Row>) =
         (list.rows.iter().filter(is_wanted).collect(), Vec::new());
-    ensure!(!rows.is_empty(), "there is no such row");
+    ensure!(!rows.is_empty(), "no row has a clause, call or suite that --only names");
     if !args.qemu {
         let boots = |row: &&Row| list.suites.get(&row.suite).and_then(|s| s.in_xtask) == Some(InXtask::Qemu);
         (not_run, rows) = rows.into_iter().partition(boots);
@@ -101,24 +104,24 @@ fn try_all(places: &Places, provision: &Provision, args: &ProofsArgs) -> Result<
         println!("{table}");
     }
     for row in not_run {
-        println!("{}: not run: it boots QEMU (--qemu)", row.test);
+        println!("{}: not run, because it boots QEMU: use --qemu", row.test);
     }
     println!("{} runs in {} s, {bad} with a wrong result", tries.len(), start.elapsed().as_secs());
     Ok(ExitCode::from(u8::from(bad != 0)))
 }
 
-/// Whether a run had the right result, and the result in words. In a suite that only compiles, a break must cause an error of
-/// the compiler.
+/// Returns whether a run had the right result, and the result in words. A test must pass if the code is not broken, and must fail
+/// if the code is broken. In a suite that only compiles, a break must cause an error of the compiler.
 fn judge(end: &End, is_broken: bool, compiles_only: bool) -> (bool, String) {
     match (end, is_broken) {
         (End::Passed, false) => (true, "passes".into()),
         (End::Passed, true) => (false, "NOT NOTICED".into()),
         (End::Failed, true) => (true, "noticed".into()),
-        (End::TimedOut, true) => (true, "noticed: it hangs".into()),
+        (End::TimedOut, true) => (true, "noticed: the test hangs".into()),
         (End::NotCompiled(_), true) if compiles_only => (true, "noticed".into()),
         (End::NotCompiled(why), _) => (false, format!("DOES NOT COMPILE: {why}")),
-        (End::Ran(n), _) => (false, format!("RAN {n} TESTS")),
-        (End::Failed | End::TimedOut, false) => (false, "FAILS UNBROKEN".into()),
+        (End::Ran(n), _) => (false, format!("RAN {n} TESTS, NOT ONE")),
+        (End::Failed | End::TimedOut, false) => (false, "FAILS, ALTHOUGH THE CODE IS NOT BROKEN".into()),
     }
 }
 

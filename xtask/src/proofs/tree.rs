@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A copy of the work tree that can be broken, and runs of its tests.
+//! A copy of the work tree. The code in the copy is broken, and the tests are run there.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,31 +12,31 @@ use crate::check;
 use crate::cmd::{self, Places};
 use crate::provision::Provision;
 
-/// Seconds for a build and a test; a break may make a test wait for ever.
+/// Time limit in seconds for the build and the run of one test. A break can make a test wait for ever.
 const PATIENCE: &str = "180";
-/// The exit status of `timeout` when the time is over.
+/// The exit statuses of `timeout` if the time limit was reached.
 const TIMED_OUT: [i32; 2] = [124, 137];
 
-/// How a test ended.
+/// The result of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     Passed,
     Failed,
     TimedOut,
-    /// The code does not compile, so the test could not run.
+    /// The code does not compile, so the test could not run. This is the first error of the compiler.
     NotCompiled(String),
-    /// Not exactly one test ran.
+    /// Not one test ran, but this number.
     Ran(usize),
 }
 
-/// The copy.
+/// The copy of the work tree.
 pub struct Tree {
     places: Places,
     log: PathBuf,
 }
 
 impl Tree {
-    /// Copies what git tracks, as it is in the work tree.
+    /// Copies the files that git tracks, with their present content in the work tree.
     pub fn copy(places: &Places) -> Result<Self> {
         let folder = places.own_target("proofs");
         let root = folder.join("tree");
@@ -47,9 +47,9 @@ impl Tree {
         let listed = cmd::output(git.current_dir(&places.root).args(["ls-files", "-z"]))?;
         for name in listed.split('\0').filter(|name| !name.is_empty()) {
             let (from, to) = (places.root.join(name), root.join(name));
-            // A file that was deleted but is not committed yet is skipped.
+            // Git still lists a file that was deleted if the deletion was not committed.
             if from.exists() {
-                fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+                fs::create_dir_all(to.parent().context("a file is not in a folder")?)?;
                 fs::copy(&from, &to).with_context(|| name.to_owned())?;
             }
         }
@@ -57,18 +57,19 @@ impl Tree {
         Ok(Self { places, log: folder.join("log") })
     }
 
-    /// Breaks the copy while `f` runs.
+    /// Applies the break to the copy, runs `f`, and restores the code.
     pub fn broken<R>(&self, b: &Break, f: impl FnOnce() -> R) -> Result<R> {
         let file = self.places.root.join(&b.file);
         let whole = fs::read_to_string(&file)?;
-        ensure!(whole.matches(&b.find).count() == 1, "{}: not one place reads {:?}", b.file, b.find);
+        let places = whole.matches(&b.find).count();
+        ensure!(places == 1, "{}: {places} places read {:?}, not one", b.file, b.find);
         fs::write(&file, whole.replacen(&b.find, &b.replace, 1))?;
         let result = f();
         fs::write(&file, whole)?;
         Ok(result)
     }
 
-    /// Runs the test of `row`.
+    /// Runs the test of `row` in the copy.
     pub fn run(&self, suite: &Suite, row: &Row, provision: &Provision) -> Result<End> {
         let end = match suite.in_xtask {
             None => return self.cargo(suite, &row.test),
@@ -82,6 +83,7 @@ impl Tree {
         })
     }
 
+    /// Runs a test by the cargo command of its suite.
     fn cargo(&self, suite: &Suite, test: &str) -> Result<End> {
         let mut cargo = Command::new("timeout");
         cargo.args(["--kill-after=1", PATIENCE, "cargo"]).args(&suite.command).current_dir(&self.places.root);
@@ -100,7 +102,8 @@ impl Tree {
         let ran = out
             .lines()
             .filter_map(|line| line.strip_prefix("running ")?.split(' ').next()?.parse::<usize>().ok());
-        // Miri runs the test once for each seed. Otherwise each executable says how many tests it runs.
+        // Each executable prints how many tests it runs. Miri runs the same executable once for each seed, so these numbers are
+        // not added.
         let by_seed = suite.command.iter().any(|word| word == "miri");
         let ran: usize = if by_seed { ran.max().unwrap_or(0) } else { ran.sum() };
         Ok(match status.code() {
@@ -115,6 +118,7 @@ impl Tree {
     }
 }
 
+/// Returns whether the error of a check in xtask came from a build.
 fn is_build(error: &str) -> bool {
     error.contains("`cargo build") || error.contains("could not compile")
 }
