@@ -110,12 +110,13 @@ impl KernelState {
         self.clocks.iter().zip(&self.stop_at).take(seen).filter(|pair| hits(*pair)).count() != 0
     }
 
-    /// Begins the next incarnation of the kernel: drops its handlers and mappings, and clears its list of regions, its counters
-    /// of accesses and the faults that stop it. What a test has set or not fetched yet stays: events, `stops`, private memory,
-    /// refused maps, and the directory's range.
+    /// Begins the next incarnation of the kernel: drops its handlers, its mappings and its directory, and clears its list of
+    /// regions, its counters of accesses and the faults that stop it. What a test has set or not fetched yet stays: events,
+    /// `stops`, private memory and refused maps.
     pub fn reset(&self) {
         self.forget_code();
         lock(&self.mappings).clear();
+        *lock(&self.directory) = None;
         lock(&self.regions).clear();
         self.pages.iter().flatten().for_each(|count| count.store(0, Ordering::Relaxed));
         self.clocks.iter().for_each(|clock| clock.store(0, Ordering::Relaxed));

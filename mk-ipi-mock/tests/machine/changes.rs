@@ -6,7 +6,7 @@ use crate::changing::{id, life, World, BELL, LINES, TYPE};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::{Geometry, StampError};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, Vector};
-use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::platform::{Observer, PeerEvent};
 use mk_ipi_core::{AddError, Endpoint, Followed, JoinError, SendError};
 use mk_ipi_mock::{Callback, Link};
 use std::sync::Mutex;
@@ -472,4 +472,14 @@ fn dead_is_told_once_for_each_life_however_often_it_is_attached() {
         world.links[0].attach_instance(&config, Some(world.regions[1])).unwrap();
         assert_eq!(dead(world.tick(0)), 0);
     }
+}
+
+#[test]
+fn a_kernel_that_was_started_again_has_no_directory_yet() {
+    let world = World::joined(&[&[0], &[10]]);
+    let has_cpu = || world.kernel(1).peer_has_cpu(id(0), PhysCpuId(0));
+    assert_eq!(has_cpu(), Some(true));
+    world.machine.stop_kernel(1);
+    world.machine.restart_kernel(1);
+    assert_eq!(has_cpu(), None);
 }
