@@ -176,7 +176,7 @@ class Native:
         self.tail = self.credit = 0
         self.was_answered = False
         self.memory[self.out.header + WANT] = 0
-        if before or answer or self.memory[control + BREACH]:
+        if before or answer or self.memory[control + BREACH] or self.memory[control + CREDIT]:
             return self.say(BEGIN)
         self.clean_lines()
         self.say(FIRST)
@@ -270,8 +270,8 @@ class Native:
         memory[region + ARMED] = memory[region + BELL] = 0
         self.answer = self.seen = memory[control + ANSWER]
         self.quarantine, self.confirmed, self.answered = memory[control + BREACH] != 0, False, 0
-        if (credit | handed) >> 62 or not 0 <= handed - credit <= self.into.count:
-            handed = 0
+        if (credit | handed) >> 61 or not 0 <= handed - credit <= self.into.count:
+            handed = self.into.count
             self.accuse(0)
         elif life and life & 0xFFFFFFFF != self.setup.me.life and handed > credit:
             if not doubts or memory[control + DOUBT + (doubts - 1) % 4] != handed:

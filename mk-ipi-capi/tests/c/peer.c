@@ -242,7 +242,7 @@ static void restart(void)
 	unsigned life, before, i;
 
 	begin(MK_IPI_NATIVE, 0);
-	/* Only a life that was answered can be sure that its messages are delivered (N-9). So let our kernel answer it now. */
+	/* Our kernel answers the first life of the peer (N-9). */
 	from_peer(0, 1);
 	for (life = 2; life < 8; life++) {
 		to_peer(1, life);

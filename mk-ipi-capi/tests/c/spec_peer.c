@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A peer that was written from SPEC.md alone. It uses no code of the library. The comments name the clauses that the code
- * follows.
+ * A peer that was written from SPEC.md alone. It uses no code of the library. The comments name the clauses of SPEC.md.
  *
  * All access to shared memory is by aligned 64-bit words (O-3).
  */
@@ -261,7 +260,7 @@ static void say_hello(void)
 	out.tail = out.credit = 0;
 	out.was_answered = 0;
 	store(&out.lane.header[WANT], 0);
-	if (before || answer || load(&out.lane.control[BREACH])) {
+	if (before || answer || load(&out.lane.control[BREACH]) || load(&out.lane.control[CREDIT])) {
 		say(BEGIN);
 		return;
 	}
@@ -273,9 +272,7 @@ static void say_hello(void)
 		say_hello();
 }
 
-/*
- * N-9: handles ANSWER in each phase. Returns 1 if this life may send, 0 if it is Unanswered. If sends are Broken, begins again.
- */
+/* N-9: handles ANSWER in each phase. Returns 1 if this life may send, 0 if not. If sends are Broken, begins a new session. */
 static int look_at_answer(void)
 {
 	uint64_t answer = load(&out.lane.control[ANSWER]), begin = (out.hello & ~PHASE) | BEGIN;
@@ -364,10 +361,7 @@ static void set_answer(uint64_t answer)
 	ring_if_armed();
 }
 
-/*
- * N-10, step 2: stores HANDED and CREDIT. Between the two the handlers would run. This peer has no handlers: it only copies
- * messages.
- */
+/* N-10, step 2: stores HANDED and CREDIT. There are no handlers to call in between: this peer only copies messages. */
 static void go_on_at(uint64_t position)
 {
 	in.next = position;
@@ -415,9 +409,9 @@ static void begin_receiving(void)
 	in.answer = in.seen = load(&control[ANSWER]);
 	in.quarantine = load(&control[BREACH]) != 0;
 	in.confirmed = 0;
-	if ((credit | handed) >> 62 || handed - credit > in.lane.count) {
+	if ((credit | handed) >> 61 || handed - credit > in.lane.count) {
 		/* N-11: the values are wrong. */
-		handed = 0;
+		handed = in.lane.count;
 		accuse(0);
 	} else if (life && (uint32_t)life != setup.self.incarnation && handed > credit &&
 		   (!doubts || load(&control[DOUBT + (doubts - 1) % 4]) != handed)) {
@@ -571,10 +565,7 @@ int mk_ipi_peer_init(const struct mk_ipi_peer_setup *given)
 	if (!find_lane(&out.lane, setup.other.region, setup.other.region_len, (unsigned)setup.self.id) ||
 	    !find_lane(&in.lane, setup.self.region, setup.self.region_len, (unsigned)setup.other.id))
 		return -71;
-	/*
-	 * N-17: store ATTACHED before the other's region is used. The generation is 0, because this peer has followed no
-	 * directory.
-	 */
+	/* N-17: before the other's region is used. The generation is 0, because this peer has followed no directory. */
 	store(&out.lane.header[ATTACHED], setup.self.incarnation);
 	begin_receiving();
 	say_hello();
