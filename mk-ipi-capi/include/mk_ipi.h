@@ -5,14 +5,26 @@
  *
  * Made by cbindgen from the crate mk-ipi-capi: do not edit.
  *
- * An *instance* is one kernel of the machine; its id is 0 to 255. An *incarnation* is one life of a
- * kernel, from its start to its end. An *instance of the library* is a `struct mk_ipi`, which a
- * kernel uses. "We" and "our" mean the kernel that makes the call.
+ * Terms:
+ *
+ *   instance             one kernel of the machine; its id is 0 to 255
+ *   instance of the library
+ *                        a `struct mk_ipi`, which a kernel passes to these calls
+ *   we, our              the kernel that makes the call
+ *   peer                 an instance with which we exchange messages
+ *   incarnation          one life of a kernel, from its start to its end
+ *   host                 the kernel that starts the others, and writes the directory
+ *   directory            memory in which the host describes all instances
+ *   live                 an instance whose state in the directory is starting or running
+ *   region               shared memory of one instance, in which its peers store messages for it
+ *   slot                 in a region of the layout RFC v2: the place for one message to one CPU
+ *   lane                 in a region of the native link: the message buffer for one sending instance
+ *   callback, handler    a C function that is called for each message of a type
  *
  * A kernel fills a `struct mk_ipi_ops`, and makes an instance of the library in a static `struct
  * mk_ipi` (mk_ipi_init). It sets its own instance id (mk_ipi_identify, or mk_ipi_start for a kernel
- * that another kernel started), adds the instances that it exchanges messages with, and registers
- * handlers. It calls mk_ipi_interrupt in the interrupt handler of the doorbell's vector, and
+ * that another kernel started), adds the instances that it exchanges messages with to its table, and
+ * registers handlers. It calls mk_ipi_interrupt in the interrupt handler of the doorbell's vector, and
  * mk_ipi_run_deferred after the operation `schedule` was called. A CPU that polls all the time makes
  * a poller (mk_ipi_poller_begin) instead.
  *
@@ -536,7 +548,7 @@ struct mk_ipi_instance {
      */
     const uint64_t *cpus;
     /**
-     * The CPU that is rung if the sender names no other; one of `cpus`.
+     * The CPU to ring if the sender names no other CPU; one of `cpus`.
      */
     uint64_t doorbell_cpu;
     /**
@@ -601,7 +613,7 @@ struct mk_ipi_instance_info {
      */
     uint64_t region_len;
     /**
-     * The CPU that is rung if the sender names no other.
+     * The CPU to ring if the sender names no other CPU.
      */
     uint64_t doorbell_cpu;
     /**
@@ -625,7 +637,7 @@ struct mk_ipi_instance_info {
      */
     uint32_t one_doorbell;
     /**
-     * 0.
+     * Reserved: 0.
      */
     uint32_t reserved;
 };
@@ -794,12 +806,12 @@ int mk_ipi_boot_directory(const char *cmdline,
  * Returns the number of added instances, including this kernel's own; 0 if `mk_ipi_shared=` is absent: then the kernel has no
  * region, and `mk_ipi_interrupt` reads no message. -EINVAL if `mk` is not an instance of the library, for an invalid value of a
  * parameter, and if this kernel's own region cannot be used; -ERANGE for an address that is not below 2^52; -ENODEV if
- * `mk_ipi_directory=` is absent, or no valid live entry has that region; -EPROTO if there is no directory at that address, or no
- * native region of a known version at the other; -EACCES if `map` refuses the directory; -EAGAIN while the host changes an
- * entry; -EBUSY while another CPU makes this call; -EEXIST if this kernel is in the table already, or keeps another directory;
- * -ENOMEM if `map` fails, or the id of this kernel is not below `MK_IPI_MAX_INSTANCES`. After an error everything that this call
- * added or mapped was removed again, and boot can continue. Context: may sleep. Every other CPU of this kernel must call
- * `mk_ipi_poll` once afterwards.
+ * `mk_ipi_directory=` is absent, or no valid live entry has that region; -EPROTO if there is no directory at its address, or if
+ * this kernel's own region is not a native region that this library can use; -EACCES if `map` refuses the directory; -EAGAIN
+ * while the host changes an entry; -EBUSY while another CPU makes this call; -EEXIST if this kernel is in the table already, or
+ * keeps another directory; -ENOMEM if `map` fails, or the id of this kernel is not below `MK_IPI_MAX_INSTANCES`. After an error
+ * everything that this call added or mapped was removed again, and boot can continue. Context: may sleep. Every other CPU of
+ * this kernel must call `mk_ipi_poll` once afterwards.
  *
  * Safety:
  * As `mk_ipi_identify`. `cmdline` is NULL, or points to `len` bytes.
@@ -831,8 +843,8 @@ int mk_ipi_join(struct mk_ipi *mk,
  * that this kernel does not ring a CPU, and does not use a region, that only an older generation named. -EINVAL if `mk` is not
  * an instance of the library; -ENODEV if there is no directory, or the entry of an instance in the table is invalid; -EAGAIN
  * while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry, and if another call of this
- * runs or an instance was added meanwhile; -EBUSY while calls use an instance that must be removed. After these errors the other
- * changes were applied: call again.
+ * runs or an instance was added meanwhile; -EBUSY while calls use an instance that must be removed. After -EAGAIN, -EBUSY
+ * and an invalid entry, the other changes were applied: call again.
  *
  * Context: may sleep; one caller at a time. Call it periodically: if nothing has changed, it takes one load. Call it also after
  * `MK_IPI_EVENT_READ_DIRECTORY`, but not from the operation that reports this event. `callback` may send and register, and must
@@ -958,8 +970,8 @@ int mk_ipi_unregister(struct mk_ipi *mk,
  * has not answered this life of ours yet, or other CPUs took each position that this CPU tried. After these three errors, try
  * again.
  *
- * -EPROTO: the peer has put our lane into quarantine; or the values that the peer wrote into its region contradict each other, or
- * its new life does not know our life. In the last two cases destroy the peer and add it again.
+ * -EPROTO: the peer has put our lane into quarantine; or the values that the peer wrote into its region contradict each other,
+ * or its new life does not know our life. In the last two cases destroy the peer and add it again.
  *
  * -ENXIO: the doorbell cannot reach the CPU (RFC v2 only). Other errors of the operation `doorbell_check` give -EAGAIN or
  * -EINVAL.
@@ -1042,8 +1054,8 @@ int mk_ipi_run_deferred(struct mk_ipi *mk,
 
 /**
  * The same as `mk_ipi_run_deferred`, for a kernel that polls from time to time. On the native link it does not request doorbells
- * when no message is left. It schedules another run only if another CPU tried to read the lanes meanwhile. A CPU that polls all
- * the time should use a poller (`mk_ipi_poller_begin`).
+ * when no message is left; a request by a former `mk_ipi_run_deferred` stays. It schedules another run only if another CPU tried
+ * to read the lanes meanwhile. A CPU that polls all the time should use a poller (`mk_ipi_poller_begin`).
  *
  * Safety:
  * As `mk_ipi_run_deferred`.
@@ -1374,9 +1386,9 @@ int mk_ipi_flush(struct mk_ipi *mk,
  * our lane has space, and the instance has answered this life of ours. Call this after -ENOSPC or -EAGAIN on the native link.
  *
  * Returns 1 if the message can be sent now; the event may come nevertheless. Returns 0 if it cannot be sent yet. Then this event
- * will come, or another event that says that the peer refuses us, has ended or has restarted. `mk_ipi_tick` reports the end and
- * the restart. Returns -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and for more bytes than a message can have;
- * or the error of the doorbell. Context: any but NMI.
+ * will come, or another event that says that the peer refuses our messages, has ended or has restarted. `mk_ipi_tick` reports
+ * the end and the restart. Returns -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and for more bytes than a
+ * message can have; or the error of the doorbell. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1481,11 +1493,11 @@ int mk_ipi_get_lane_stats(struct mk_ipi *mk,
  * Makes a poller in `poller`, for a CPU that polls all the time. A poller has the exclusive right to read the lanes of this
  * kernel's native region.
  *
- * While it exists, senders ring no doorbell, and the deferred work does not read the lanes. `size`: `sizeof(struct
- * mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is wrong, or this
- * kernel's region is not native; -ENODEV if this kernel has no identity or no region; -EBUSY if there is a poller in `poller`
- * already, and while another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not below
- * `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls for this poller, up to `mk_ipi_poller_end`, must be made on this CPU.
+ * While it exists, senders do not ring this kernel's doorbell, and the deferred work does not read the lanes. `size`:
+ * `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is
+ * wrong, or this kernel's region is not native; -ENODEV if this kernel has no identity or no region; -EBUSY if there is a poller
+ * in `poller` already, and while another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not
+ * below `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls for this poller, up to `mk_ipi_poller_end`, must be made on this CPU.
  *
  * Safety:
  * As `mk_ipi_identify`. `poller` is NULL, or points to storage that is zeroed or whose poller `mk_ipi_poller_end` has ended. The
@@ -1754,58 +1766,58 @@ void mk_receive_unmap_page(void *page);
 #define MK_IPI_ONE_DOORBELL 2
 
 /**
- * The entry was not refused.
+ * Conflict: none. The entry was not refused.
  */
 #define MK_IPI_CONFLICT_NONE 0
 
 /**
- * Readers would refuse the entry: a number in it is not allowed, or its region is invalid.
+ * Conflict: readers would refuse the entry, because a number in it is not allowed, or its region is invalid.
  */
 #define MK_IPI_CONFLICT_ENTRY 1
 
 /**
- * The entry has no CPU, or more CPUs than the directory has room for.
+ * Conflict: the entry has no CPU, or more CPUs than the directory has room for.
  */
 #define MK_IPI_CONFLICT_NR_CPUS 2
 
 /**
- * The doorbell CPU is not listed. `cpu` is its id.
+ * Conflict: the doorbell CPU is not listed. `cpu` is its physical id.
  */
 #define MK_IPI_CONFLICT_DOORBELL 3
 
 /**
- * `cpu` is listed twice.
+ * Conflict: `cpu` is listed twice.
  */
 #define MK_IPI_CONFLICT_CPU_TWICE 4
 
 /**
- * `cpu` belongs to the live instance `instance`.
+ * Conflict: `cpu` belongs to the live instance `instance`.
  */
 #define MK_IPI_CONFLICT_CPU 5
 
 /**
- * The region overlaps the region of `instance`.
+ * Conflict: the region overlaps the region of `instance`.
  */
 #define MK_IPI_CONFLICT_REGION 6
 
 /**
- * The region overlaps the directory.
+ * Conflict: the region overlaps the directory.
  */
 #define MK_IPI_CONFLICT_ON_DIRECTORY 7
 
 /**
- * The entry of `instance`, which was to be written, is live as `incarnation`. Until it is dead, its incarnation, region, layout
- * and flags cannot change, and it cannot become absent or ending.
+ * Conflict: `instance`, whose entry should be written, is live as `incarnation`. Until it is dead, its incarnation, region,
+ * layout and flags cannot change, and it cannot become absent or ending.
  */
 #define MK_IPI_CONFLICT_LIVE 8
 
 /**
- * This incarnation of `instance` has ended, and cannot become live again. The next life needs another incarnation.
+ * Conflict: this incarnation of `instance` has ended, and cannot become live again. The next life needs another incarnation.
  */
 #define MK_IPI_CONFLICT_OVER 9
 
 /**
- * The entry of `instance` is invalid. It must be compared with the new entry, and cannot be read.
+ * Conflict: the entry of `instance` is invalid. The new entry must be compared with it, and it cannot be read.
  */
 #define MK_IPI_CONFLICT_UNREADABLE 10
 
@@ -1840,7 +1852,7 @@ struct mk_ipi_record {
      */
     uint64_t region_len;
     /**
-     * The CPU that is rung if the sender names no other; one of the listed CPUs.
+     * The CPU to ring if the sender names no other CPU; one of the listed CPUs.
      */
     uint64_t doorbell_cpu;
     /**
@@ -1872,7 +1884,7 @@ struct mk_ipi_record {
      */
     uint32_t nr_cpus;
     /**
-     * 0.
+     * Reserved: 0.
      */
     uint32_t reserved;
 };
@@ -1898,7 +1910,7 @@ struct mk_ipi_conflict {
      */
     uint32_t incarnation;
     /**
-     * 0.
+     * Reserved: 0.
      */
     uint32_t reserved;
 };
@@ -1930,9 +1942,10 @@ int mk_ipi_clear_claims(struct mk_ipi *mk,
                         uint32_t incarnation);
 
 /**
- * Finds instances that have our native region mapped, as they say there, and that have not followed the directory to
- * `generation`. Such an instance can still ring a CPU, or use a region, that only an older generation named. The host calls this
- * before it gives a CPU or a region to another instance. Calls `callback`, unless it is NULL, with `ctx` for each such instance.
+ * Finds instances whose lanes in our native region say that they have this region mapped, and that they have not followed the
+ * directory to `generation`. Such an instance can still ring a CPU, or use a region, that only an older generation named. The
+ * host calls this before it gives a CPU or a region to another instance. Calls `callback`, unless it is NULL, with `ctx` for
+ * each such instance.
  *
  * A life that was killed is found too, because what it wrote into our region stays. Only the host knows whether the CPUs of that
  * life have stopped. Returns the number of instances found; -EINVAL if `mk` is not an instance of the library, or has no native

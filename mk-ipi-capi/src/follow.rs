@@ -19,8 +19,8 @@ use mk_ipi_core::Followed;
 /// that this kernel does not ring a CPU, and does not use a region, that only an older generation named. -EINVAL if `mk` is not
 /// an instance of the library; -ENODEV if there is no directory, or the entry of an instance in the table is invalid; -EAGAIN
 /// while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry, and if another call of this
-/// runs or an instance was added meanwhile; -EBUSY while calls use an instance that must be removed. After these errors the other
-/// changes were applied: call again.
+/// runs or an instance was added meanwhile; -EBUSY while calls use an instance that must be removed. After -EAGAIN, -EBUSY
+/// and an invalid entry, the other changes were applied: call again.
 ///
 /// Context: may sleep; one caller at a time. Call it periodically: if nothing has changed, it takes one load. Call it also after
 /// `MK_IPI_EVENT_READ_DIRECTORY`, but not from the operation that reports this event. `callback` may send and register, and must
@@ -59,9 +59,10 @@ pub unsafe extern "C" fn mk_ipi_follow(
     }))
 }
 
-/// Finds instances that have our native region mapped, as they say there, and that have not followed the directory to
-/// `generation`. Such an instance can still ring a CPU, or use a region, that only an older generation named. The host calls this
-/// before it gives a CPU or a region to another instance. Calls `callback`, unless it is NULL, with `ctx` for each such instance.
+/// Finds instances whose lanes in our native region say that they have this region mapped, and that they have not followed the
+/// directory to `generation`. Such an instance can still ring a CPU, or use a region, that only an older generation named. The
+/// host calls this before it gives a CPU or a region to another instance. Calls `callback`, unless it is NULL, with `ctx` for
+/// each such instance.
 ///
 /// A life that was killed is found too, because what it wrote into our region stays. Only the host knows whether the CPUs of that
 /// life have stopped. Returns the number of instances found; -EINVAL if `mk` is not an instance of the library, or has no native

@@ -121,11 +121,11 @@ unsafe fn with_poller(
 /// Makes a poller in `poller`, for a CPU that polls all the time. A poller has the exclusive right to read the lanes of this
 /// kernel's native region.
 ///
-/// While it exists, senders ring no doorbell, and the deferred work does not read the lanes. `size`: `sizeof(struct
-/// mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is wrong, or this
-/// kernel's region is not native; -ENODEV if this kernel has no identity or no region; -EBUSY if there is a poller in `poller`
-/// already, and while another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not below
-/// `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls for this poller, up to `mk_ipi_poller_end`, must be made on this CPU.
+/// While it exists, senders do not ring this kernel's doorbell, and the deferred work does not read the lanes. `size`:
+/// `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is
+/// wrong, or this kernel's region is not native; -ENODEV if this kernel has no identity or no region; -EBUSY if there is a poller
+/// in `poller` already, and while another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not
+/// below `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls for this poller, up to `mk_ipi_poller_end`, must be made on this CPU.
 ///
 /// # Safety
 ///

@@ -80,8 +80,8 @@ pub unsafe extern "C" fn mk_ipi_run_deferred(mk: *mut mk_ipi, more: *mut c_int) 
 }
 
 /// The same as `mk_ipi_run_deferred`, for a kernel that polls from time to time. On the native link it does not request doorbells
-/// when no message is left. It schedules another run only if another CPU tried to read the lanes meanwhile. A CPU that polls all
-/// the time should use a poller (`mk_ipi_poller_begin`).
+/// when no message is left; a request by a former `mk_ipi_run_deferred` stays. It schedules another run only if another CPU tried
+/// to read the lanes meanwhile. A CPU that polls all the time should use a poller (`mk_ipi_poller_begin`).
 ///
 /// # Safety
 ///

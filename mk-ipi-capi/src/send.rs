@@ -88,8 +88,8 @@ unsafe fn send_by(
 /// has not answered this life of ours yet, or other CPUs took each position that this CPU tried. After these three errors, try
 /// again.
 ///
-/// -EPROTO: the peer has put our lane into quarantine; or the values that the peer wrote into its region contradict each other, or
-/// its new life does not know our life. In the last two cases destroy the peer and add it again.
+/// -EPROTO: the peer has put our lane into quarantine; or the values that the peer wrote into its region contradict each other,
+/// or its new life does not know our life. In the last two cases destroy the peer and add it again.
 ///
 /// -ENXIO: the doorbell cannot reach the CPU (RFC v2 only). Other errors of the operation `doorbell_check` give -EAGAIN or
 /// -EINVAL.
@@ -323,9 +323,9 @@ pub unsafe extern "C" fn mk_ipi_ring(mk: *mut mk_ipi, to: c_int) -> c_int {
 /// our lane has space, and the instance has answered this life of ours. Call this after -ENOSPC or -EAGAIN on the native link.
 ///
 /// Returns 1 if the message can be sent now; the event may come nevertheless. Returns 0 if it cannot be sent yet. Then this event
-/// will come, or another event that says that the peer refuses us, has ended or has restarted. `mk_ipi_tick` reports the end and
-/// the restart. Returns -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and for more bytes than a message can have;
-/// or the error of the doorbell. Context: any but NMI.
+/// will come, or another event that says that the peer refuses our messages, has ended or has restarted. `mk_ipi_tick` reports
+/// the end and the restart. Returns -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and for more bytes than a
+/// message can have; or the error of the doorbell. Context: any but NMI.
 ///
 /// # Safety
 ///

@@ -116,12 +116,12 @@ pub unsafe extern "C" fn mk_ipi_boot_directory(
 /// Returns the number of added instances, including this kernel's own; 0 if `mk_ipi_shared=` is absent: then the kernel has no
 /// region, and `mk_ipi_interrupt` reads no message. -EINVAL if `mk` is not an instance of the library, for an invalid value of a
 /// parameter, and if this kernel's own region cannot be used; -ERANGE for an address that is not below 2^52; -ENODEV if
-/// `mk_ipi_directory=` is absent, or no valid live entry has that region; -EPROTO if there is no directory at that address, or no
-/// native region of a known version at the other; -EACCES if `map` refuses the directory; -EAGAIN while the host changes an
-/// entry; -EBUSY while another CPU makes this call; -EEXIST if this kernel is in the table already, or keeps another directory;
-/// -ENOMEM if `map` fails, or the id of this kernel is not below `MK_IPI_MAX_INSTANCES`. After an error everything that this call
-/// added or mapped was removed again, and boot can continue. Context: may sleep. Every other CPU of this kernel must call
-/// `mk_ipi_poll` once afterwards.
+/// `mk_ipi_directory=` is absent, or no valid live entry has that region; -EPROTO if there is no directory at its address, or if
+/// this kernel's own region is not a native region that this library can use; -EACCES if `map` refuses the directory; -EAGAIN
+/// while the host changes an entry; -EBUSY while another CPU makes this call; -EEXIST if this kernel is in the table already, or
+/// keeps another directory; -ENOMEM if `map` fails, or the id of this kernel is not below `MK_IPI_MAX_INSTANCES`. After an error
+/// everything that this call added or mapped was removed again, and boot can continue. Context: may sleep. Every other CPU of
+/// this kernel must call `mk_ipi_poll` once afterwards.
 ///
 /// # Safety
 ///

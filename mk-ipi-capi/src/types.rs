@@ -90,28 +90,28 @@ pub const MK_IPI_FOLLOWED_LEFT_OUT: u32 = 4;
 /// life.
 pub const MK_IPI_FOLLOWED_TAKEN_FOR_DEAD: u32 = 5;
 
-/// The entry was not refused.
+/// Conflict: none. The entry was not refused.
 pub const MK_IPI_CONFLICT_NONE: u32 = 0;
-/// Readers would refuse the entry: a number in it is not allowed, or its region is invalid.
+/// Conflict: readers would refuse the entry, because a number in it is not allowed, or its region is invalid.
 pub const MK_IPI_CONFLICT_ENTRY: u32 = 1;
-/// The entry has no CPU, or more CPUs than the directory has room for.
+/// Conflict: the entry has no CPU, or more CPUs than the directory has room for.
 pub const MK_IPI_CONFLICT_NR_CPUS: u32 = 2;
-/// The doorbell CPU is not listed. `cpu` is its id.
+/// Conflict: the doorbell CPU is not listed. `cpu` is its physical id.
 pub const MK_IPI_CONFLICT_DOORBELL: u32 = 3;
-/// `cpu` is listed twice.
+/// Conflict: `cpu` is listed twice.
 pub const MK_IPI_CONFLICT_CPU_TWICE: u32 = 4;
-/// `cpu` belongs to the live instance `instance`.
+/// Conflict: `cpu` belongs to the live instance `instance`.
 pub const MK_IPI_CONFLICT_CPU: u32 = 5;
-/// The region overlaps the region of `instance`.
+/// Conflict: the region overlaps the region of `instance`.
 pub const MK_IPI_CONFLICT_REGION: u32 = 6;
-/// The region overlaps the directory.
+/// Conflict: the region overlaps the directory.
 pub const MK_IPI_CONFLICT_ON_DIRECTORY: u32 = 7;
-/// The entry of `instance`, which was to be written, is live as `incarnation`. Until it is dead, its incarnation, region, layout
-/// and flags cannot change, and it cannot become absent or ending.
+/// Conflict: `instance`, whose entry should be written, is live as `incarnation`. Until it is dead, its incarnation, region,
+/// layout and flags cannot change, and it cannot become absent or ending.
 pub const MK_IPI_CONFLICT_LIVE: u32 = 8;
-/// This incarnation of `instance` has ended, and cannot become live again. The next life needs another incarnation.
+/// Conflict: this incarnation of `instance` has ended, and cannot become live again. The next life needs another incarnation.
 pub const MK_IPI_CONFLICT_OVER: u32 = 9;
-/// The entry of `instance` is invalid. It must be compared with the new entry, and cannot be read.
+/// Conflict: the entry of `instance` is invalid. The new entry must be compared with it, and it cannot be read.
 pub const MK_IPI_CONFLICT_UNREADABLE: u32 = 10;
 
 /// A message of generation RFC v2. This is the layout in shared memory. Callbacks of `multikernel_register_handler` get a copy.
@@ -183,7 +183,7 @@ pub struct mk_ipi_instance {
     /// Physical ids of its CPUs, as far as they are known (on x86 APIC ids). They are checked when the instance is added, and are
     /// not stored.
     pub cpus: *const u64,
-    /// The CPU that is rung if the sender names no other; one of `cpus`.
+    /// The CPU to ring if the sender names no other CPU; one of `cpus`.
     pub doorbell_cpu: u64,
     /// Number of CPUs, 1 to `MK_IPI_MAX_ENTRY_CPUS`.
     pub nr_cpus: u32,
@@ -220,7 +220,7 @@ pub struct mk_ipi_instance_info {
     pub region_start: u64,
     /// Bytes of its region; 0 if it has none.
     pub region_len: u64,
-    /// The CPU that is rung if the sender names no other.
+    /// The CPU to ring if the sender names no other CPU.
     pub doorbell_cpu: u64,
     /// Its incarnation.
     pub incarnation: u32,
@@ -232,7 +232,7 @@ pub struct mk_ipi_instance_info {
     pub vector: u32,
     /// 1 if the instance accepts its vector on `doorbell_cpu` only.
     pub one_doorbell: u32,
-    /// 0.
+    /// Reserved: 0.
     pub reserved: u32,
 }
 
@@ -278,7 +278,7 @@ pub struct mk_ipi_record {
     pub region_start: u64,
     /// Bytes of the region; 0 if it has none.
     pub region_len: u64,
-    /// The CPU that is rung if the sender names no other; one of the listed CPUs.
+    /// The CPU to ring if the sender names no other CPU; one of the listed CPUs.
     pub doorbell_cpu: u64,
     /// The instance id, 0 to 255.
     pub instance: c_int,
@@ -294,7 +294,7 @@ pub struct mk_ipi_record {
     pub vector: u32,
     /// Number of listed CPUs.
     pub nr_cpus: u32,
-    /// 0.
+    /// Reserved: 0.
     pub reserved: u32,
 }
 
@@ -310,7 +310,7 @@ pub struct mk_ipi_conflict {
     pub instance: c_int,
     /// `LIVE`: the incarnation that is live; otherwise 0.
     pub incarnation: u32,
-    /// 0.
+    /// Reserved: 0.
     pub reserved: u32,
 }
 

@@ -22,7 +22,10 @@ struct kernel {
 	uint64_t cpu;
 	/* the state of the kernel's CPU */
 	int pending, scheduled, irqs_off;
-	/* injected faults */
+	/*
+	 * Injected faults. no_pool, pool_empty: pool_alloc fails. maps_left: only this number of calls of map succeeds, with -1
+	 * all. unreachable: doorbell_check fails. mute: doorbell_ring fails. unshared: peer_may_share refuses.
+	 */
 	int no_pool, pool_empty, maps_left, unreachable, mute, unshared;
 	/* the result of the operation peer_has_cpu */
 	int says_of_cpus;
@@ -35,10 +38,10 @@ struct kernel {
 	/* the last instance that was left out, and why */
 	int left_out, left_out_error;
 	int maps, pages; /* now mapped; now allocated */
-	uint32_t vector;
-	uint64_t rung_cpu;
+	uint32_t vector;   /* of the last doorbell that rang this kernel */
+	uint64_t rung_cpu; /* the CPU that this kernel rang last */
 	struct mk_ipi_event events[64];
-	void (*on_relax)(void);
+	void (*on_relax)(void); /* called by the operation relax */
 };
 
 extern unsigned char arena[ARENA_PAGES * PAGE];
@@ -61,6 +64,7 @@ void kernel_boot(struct kernel *k, int id, uint64_t cpu, uint32_t life);
 void kernel_end(struct kernel *k);
 /* The last event of that kind for `peer`; NULL if there was none since the last call of kernel_forget. */
 const struct mk_ipi_event *kernel_event(const struct kernel *k, int peer, uint32_t kind);
+/* Removes all events that the kernel has got. */
 void kernel_forget(struct kernel *k);
 
 /* The config of a kernel with one CPU. */
@@ -70,6 +74,7 @@ void link_two(struct kernel *host, struct kernel *other, uint32_t layout, uint32
 
 /* Runs interrupts and deferred work until there are none. */
 void machine_run(void);
+/* Checks that no kernel and no allocated page is left. Restores the defaults of the machine. */
 void machine_reset(void);
 /* Rings the doorbell of a CPU. Returns 1 if a kernel has that CPU. */
 int machine_ring(uint64_t cpu, uint32_t vector);
@@ -82,6 +87,7 @@ extern int machine_no_has_cpu;
 /* Kernels that are made from now on have only the required operations, until machine_reset. */
 extern int machine_least;
 
+/* The memory at a physical address: a pointer to it, NULL if there is none; a word of it; pages of it that are allocated. */
 void *at_phys(uint64_t phys);
 uint64_t load64(uint64_t phys);
 void store64(uint64_t phys, uint64_t value);
@@ -89,7 +95,7 @@ uint64_t pages_alloc(uint64_t len);
 void pages_free(uint64_t phys, uint64_t len);
 unsigned pages_used(void);
 
-/* The bytes of a test message. */
+/* Byte `i` of the test message of `size` bytes, and all of its bytes. */
 unsigned char test_byte(size_t size, size_t i);
 void test_bytes(unsigned char *to, size_t size);
 

@@ -2,9 +2,9 @@
 /*
  * mk_ipi_test: tests the C calls of the library, with several instances in one process.
  *
- *   mk_ipi_test                    every test
- *   mk_ipi_test --peer ./peer.so   the test of another implementation; mk_ipi_peer.h says what it must export
- *   mk_ipi_test --peer ./peer.so --speaks rfc-v2,native   only these parts; peer.c lists all parts
+ *   mk_ipi_test                    runs every test
+ *   mk_ipi_test --peer ./peer.so   tests another implementation, a shared object; mk_ipi_peer.h says what it must export
+ *   mk_ipi_test --peer ./peer.so --speaks rfc-v2,native   tests only these parts; peer.c lists all parts
  */
 #include "machine.h"
 

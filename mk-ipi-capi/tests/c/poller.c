@@ -55,7 +55,7 @@ static void end(void)
 	machine_reset();
 }
 
-/* While the poller exists, its CPU is not rung, and only the poller delivers messages. Afterwards doorbells work again. */
+/* While the poller exists, senders ring no doorbell, and only the poller delivers messages. Afterwards senders ring again. */
 static void looks(void)
 {
 	unsigned before;
