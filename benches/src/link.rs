@@ -249,7 +249,7 @@ fn send<const WORDS: usize, const MANY: bool>(
     n: u64,
 ) -> Result<(), Broken> {
     let payload = Payload::numbered(n);
-    // In a program the message is in memory before it is sent. `black_box` prevents that the compiler builds it directly in a
+    // In a program the message is in memory before it is sent. `black_box` keeps the compiler from building it directly in a
     // cell of the link.
     let payload = black_box(&payload);
     if MANY {

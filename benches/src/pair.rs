@@ -43,6 +43,7 @@ pub fn part<'a, T>(each: impl FnMut(Pause) -> Result<T, Broken> + Send + 'a) -> 
 
 impl Setting {
     /// Does the work of both threads at the same time. Returns the results of the first thread, one for each pause.
+    /// If a thread panics, the result is `Stalled` too.
     pub fn run(&self, mut first: Part<'_, f64>, mut second: Part<'_, ()>) -> Result<Vec<f64>, Broken> {
         let Self { cpus: Cpus([a, b]), pauses } = *self;
         let meeting = &Meeting(Apart(AtomicU64::new(0)));

@@ -65,8 +65,8 @@ impl World {
         });
     }
 
-    /// Checks that the sender of a lane that a former life of one end has damaged does not wait for ever: its sends succeed, or
-    /// fail with an error that says that they never will.
+    /// Checks that a sender does not wait for ever in a lane that a former life of one end has damaged. After all kernels have run,
+    /// its sends succeed, or fail with `Broken` or `Quarantined`.
     fn look_whether_it_ends(&mut self, from: usize, to: usize) {
         for _ in 0..2 * self.geometry.lines() {
             self.send(from, to, 8, End::send);
