@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a region says, compared with what the directory says (SPEC D-5 to D-10, N-12, N-17).
+//! Compares the contents of a region with the directory (SPEC D-5 to D-10, N-12, N-17).
 
 use crate::directory::{Directory, Instance};
 use crate::finding::Notes;
@@ -8,7 +8,7 @@ use crate::rfc_v2;
 use mk_ipi_abi::native::Attached;
 use mk_ipi_abi::Incarnation;
 
-/// Compares a native region with the directory. `instance` receives there.
+/// Compares a native region with the directory. `instance` is the receiver of the region.
 pub(crate) fn native(region: &Region, directory: &Directory, instance: &Instance, notes: &mut Notes<'_>) {
     if let Some(receiver) = &region.receiver {
         life(receiver, instance, notes);
@@ -20,7 +20,7 @@ pub(crate) fn native(region: &Region, directory: &Directory, instance: &Instance
         let Some(attached) = attached(lane) else { continue };
         if instance.is_ending() && lane.instance != u32::from(instance.id) {
             notes.suspect(
-                format!("lane {}: the region ends, and life {} of that instance says that it has it mapped", lane.instance, attached.incarnation.get()),
+                format!("lane {}: the region ends, and life {} of the sender says that it has the region mapped", lane.instance, attached.incarnation.get()),
                 "The host must not reuse the memory until that kernel has detached, or its CPUs are known to have stopped (SPEC D-8, D-10).",
             );
         } else {
@@ -32,7 +32,7 @@ pub(crate) fn native(region: &Region, directory: &Directory, instance: &Instance
     }
 }
 
-/// A region that no directory names, although kernels that live say that they have it mapped.
+/// Adds a finding for each live kernel that says that it has this region mapped, although no directory names the region.
 pub(crate) fn unnamed(region: &Region, directories: &[Directory], notes: &mut Notes<'_>) {
     let instances = || directories.iter().flat_map(|directory| &directory.instances);
     for lane in &region.lanes {
@@ -41,45 +41,45 @@ pub(crate) fn unnamed(region: &Region, directories: &[Directory], notes: &mut No
             |i: &Instance| u32::from(i.id) == lane.instance && i.incarnation == attached.incarnation.get();
         if instances().any(|i| i.live && is_it(i)) {
             notes.suspect(
-                format!("lane {}: life {} of that instance lives, and says that it has this region mapped", lane.instance, attached.incarnation.get()),
-                "It can still write here. If the memory was given back, it writes into what another owner has there. The host must wait until nobody has a region mapped (SPEC D-10).",
+                format!("lane {}: life {} of the sender is live, and says that it has this region mapped", lane.instance, attached.incarnation.get()),
+                "It can still write here. If the memory was given back, it can write into memory of another owner. The host must wait until no kernel has the region mapped (SPEC D-10).",
             );
         }
     }
 }
 
-/// The life that has the region mapped, as its lane says.
+/// The life of the sender that has the region mapped, and the generation that it has followed, as ATTACHED says.
 fn attached(lane: &Lane) -> Option<Attached> {
     let incarnation = lane.header.attached.and_then(Incarnation::new)?;
     Some(Attached { incarnation, generation: lane.header.followed })
 }
 
-/// LIFE, and the life and state in the directory.
+/// Compares LIFE with the incarnation and the state in the directory.
 fn life(receiver: &Receiver, instance: &Instance, notes: &mut Notes<'_>) {
     let (listed, state) = (instance.incarnation, instance.state);
     let Some(life) = receiver.life else {
         if receiver.life_word == 0 && state == "running" {
             notes.suspect(
                 format!("the directory says that life {listed} is running, and LIFE is 0"),
-                "No kernel rings it. LIFE was overwritten, or the host wrote the state before the kernel had joined (SPEC D-10, N-12).",
+                "No kernel rings this receiver. LIFE was overwritten, or the host wrote the state before the kernel had joined (SPEC D-10, N-12).",
             );
         }
         return;
     };
     if is_older(life, listed) {
         notes.suspect(
-            format!("LIFE names life {life}, the directory life {listed}"),
-            "The life that the directory names has not begun here. No kernel rings it; when it begins, it looks without a doorbell (SPEC N-12).",
+            format!("LIFE names life {life}, and the directory names life {listed}"),
+            "The life that the directory names has not begun yet. No kernel rings it. When it begins, it looks for messages without a doorbell (SPEC N-12).",
         );
     } else if life != listed {
         notes.broken(
-            format!("LIFE names life {life}, which is newer than the directory's {listed}"),
+            format!("LIFE names life {life}, which is newer than life {listed} in the directory"),
             "The host has not written this life to the directory, or another kernel uses the region.",
         );
     } else if receiver.over && instance.live {
         notes.suspect(
             format!("life {life} has said goodbye, and the directory says that it is {state}"),
-            "The host has not noticed it yet. Kernels send to it and ring it until the host writes that it is dead (SPEC D-10, D-11).",
+            "The host has not noticed the goodbye yet. Kernels send to this instance, and ring it, until the host writes that it is dead (SPEC D-10, D-11).",
         );
     } else if !receiver.over && instance.is_ending() {
         notes.suspect(
@@ -89,7 +89,7 @@ fn life(receiver: &Receiver, instance: &Instance, notes: &mut Notes<'_>) {
     } else if !receiver.over && !instance.live {
         notes.note(
             format!("the directory says that life {life} is {state}, and it has not said goodbye"),
-            "It was stopped, or the host takes it for dead. If its CPUs still run, it learns that when it follows the directory (SPEC D-7, D-11).",
+            "The kernel was stopped, or the host treats it as dead. If its CPUs still run, it learns this when it follows the directory (SPEC D-7, D-11).",
         );
     }
 }
@@ -99,40 +99,40 @@ fn is_older(life: u32, listed: u32) -> bool {
     (1..1 << 31).contains(&listed.wrapping_sub(life))
 }
 
-/// BELL, and the CPUs in the directory.
+/// Compares the CPU in BELL with the CPUs in the directory.
 fn bell(receiver: &Receiver, directory: &Directory, instance: &Instance, notes: &mut Notes<'_>) {
     let Some((cpu, vector)) = receiver.bell else { return };
     if !instance.live || receiver.life.is_some_and(|life| is_older(life, instance.incarnation)) {
         return notes.note(
             format!("BELL is CPU {cpu}, vector {vector:#x}, and was written by a life that is over"),
-            "No kernel rings there for it. The next life writes BELL before LIFE (SPEC N-11, N-12).",
+            "No kernel rings there for this receiver. The next life writes BELL before LIFE (SPEC N-11, N-12).",
         );
     }
     if instance.cpus.contains(&cpu) {
         return;
     }
     let owner = directory.instances.iter().find(|other| other.live && other.cpus.contains(&cpu));
-    let whose = owner.map_or("is not its own".into(), |owner| format!("belongs to instance {}", owner.id));
+    let whose = owner.map_or("no live instance".into(), |owner| format!("instance {}", owner.id));
     notes.suspect(
-        format!("it wants to be rung at CPU {cpu}, vector {vector:#x}, but in the directory that CPU {whose}"),
-        "A kernel that has followed the directory rings its doorbell CPU in the directory instead, and reads the directory again (SPEC N-12).",
+        format!("the receiver wants to be rung at CPU {cpu}, vector {vector:#x}, but in the directory that CPU belongs to {whose}"),
+        "A kernel that has followed the directory rings the receiver's doorbell CPU in the directory instead, and reads the directory again (SPEC N-12).",
     );
 }
 
-/// The CPUs that unread messages name, and those of the sender in the directory.
+/// Compares the sending CPUs in unread messages with the sender's CPUs in the directory.
 fn sending_cpu(lane: &Lane, sender: Option<&Instance>, notes: &mut Notes<'_>) {
     let Some(sender) = sender.filter(|sender| sender.live && !lane.torn) else { return };
-    // A message has the low half of the id alone.
+    // A message contains only the low 32 bits of the id.
     let is_its = |cpu: u32| sender.cpus.iter().any(|own| own & u64::from(u32::MAX) == u64::from(cpu));
     if let Some(message) = lane.lines.messages.iter().find(|message| !is_its(message.cpu)) {
         notes.note(
-            format!("lane {}: message {} names CPU {} as its sender, which the directory does not give to that instance", lane.instance, message.number, message.cpu),
-            "The CPU was added or removed just now, or the sender writes what it likes. The message is handed out all the same: the CPU is information only (SPEC N-12).",
+            format!("lane {}: message {} names CPU {} as its sender, and in the directory this CPU is not one of the sender's", lane.instance, message.number, message.cpu),
+            "The CPU was added or removed just now, or the sender wrote a wrong id. The message is handed out all the same, because this id is not used (SPEC N-12).",
         );
     }
 }
 
-/// The life of a sender that is attached, and how far it has followed the directory.
+/// Compares ATTACHED, which names a life of the sender and a generation, with the directory.
 fn sending_life(
     lane: &Lane,
     attached: Attached,
@@ -145,15 +145,15 @@ fn sending_life(
     let life = attached.incarnation.get();
     match sender {
         None => notes.note(
-            format!("lane {}: the directory has no such instance", lane.instance),
-            "Its sender has gone, or is not in this machine. The receiver does not look at its lane (SPEC N-10).",
+            format!("lane {0}: its sender, instance {0}, is not in the directory", lane.instance),
+            "The sender has ended, or is not on this machine. The receiver does not look at this lane (SPEC N-10).",
         ),
         Some(sender) if !sender.live => notes.note(
             format!("lane {}: its sender is {}, and has not detached", lane.instance, sender.state),
-            "What it published is handed out. The region can end when the CPUs of that sender have stopped (SPEC D-10).",
+            "The messages that it has published are handed out. The region can end when the CPUs of this sender have stopped (SPEC D-10).",
         ),
         Some(sender) if sender.incarnation != life => notes.suspect(
-            format!("lane {}: life {life} is attached, the directory names life {}", lane.instance, sender.incarnation),
+            format!("lane {}: life {life} of the sender is attached, and the directory names life {}", lane.instance, sender.incarnation),
             "A new life of the sender has just begun, or has not attached yet (SPEC D-5).",
         ),
         Some(sender) => {
@@ -165,14 +165,14 @@ fn sending_life(
                 };
                 notes.suspect(
                     format!("lane {}: its sender {followed}", lane.instance),
-                    "It can still ring CPUs and use regions that an older generation gave to it. The host waits for it before it gives them to another kernel (SPEC D-7, D-10).",
+                    "It can still ring CPUs, and use regions, that an older generation listed. The host waits for it before it gives these to another kernel (SPEC D-7, D-10).",
                 );
             }
         }
     }
 }
 
-/// Adds a finding if `sender` runs and cannot send here, or does not.
+/// Adds a finding if `sender` is running, and is not attached to this region.
 fn missing(region: &Region, sender: &Instance, instance: &Instance, notes: &mut Notes<'_>) {
     let is_attached = |lane: &Lane| lane.instance == u32::from(sender.id) && lane.header.attached_word != 0;
     let speaks = sender.id != instance.id && sender.state == "running" && sender.layout == "native";
@@ -183,17 +183,17 @@ fn missing(region: &Region, sender: &Instance, instance: &Instance, notes: &mut 
     if u32::from(sender.id) < lanes {
         notes.suspect(
             format!("instance {} is running, and has not attached this region", sender.id),
-            "It cannot send here. It attaches each live instance when it joins, and again when the directory has changed, unless it has no room for it or cannot use its region (SPEC D-7).",
+            "It cannot send here. A kernel attaches each live instance when it joins, and when it follows the directory, unless its table of instances is full or it cannot use the region (SPEC D-7).",
         );
     } else {
         notes.suspect(
             format!("instance {} is running, and the region has {lanes} lanes", sender.id),
-            "It has no lane, and can never send here. The region must be made with more lanes (SPEC N-3).",
+            "It has no lane, and can never send here. A region with more lanes must be made (SPEC N-3).",
         );
     }
 }
 
-/// Compares a region of slots with the directory.
+/// Compares a region of slots with the directory. `instance` is the receiver of the region.
 pub(crate) fn slots(
     region: &rfc_v2::Region,
     directory: &Directory,
@@ -203,7 +203,10 @@ pub(crate) fn slots(
     for slot in &region.used {
         if !instance.cpus.contains(&slot.cpu) {
             notes.suspect(
-                format!("slot {}: CPU {} is not one of instance {}", slot.cpu, slot.cpu, instance.id),
+                format!(
+                    "slot {0} is used, and CPU {0} does not belong to instance {1}",
+                    slot.cpu, instance.id
+                ),
                 "No kernel reads this slot (SPEC L-5).",
             );
         }
@@ -211,13 +214,13 @@ pub(crate) fn slots(
         let claimer = directory.instances.iter().find(|claimer| claimer.id == by);
         if !claimer.is_some_and(|claimer| claimer.live && claimer.incarnation == incarnation) {
             notes.broken(
-                format!("slot {}: life {incarnation} of instance {by}, which claims it, is over", slot.cpu),
+                format!("slot {} is claimed by life {incarnation} of instance {by}, which is over", slot.cpu),
                 "All senders get `Busy` there until the host frees the slot (SPEC X-5).",
             );
         } else if !instance.exclusive {
             notes.broken(
                 format!("slot {} is claimed, and the region is not exclusive", slot.cpu),
-                "The kernels do not agree on the policy: one of them uses another directory (SPEC X-1).",
+                "The kernels do not agree on the policy of the region: one of them uses another directory (SPEC X-1).",
             );
         }
     }

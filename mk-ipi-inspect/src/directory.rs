@@ -10,59 +10,59 @@ use mk_ipi_abi::directory::{
 use mk_ipi_abi::InstanceId;
 use serde::Serialize;
 
-/// Words of the header, and of an entry without its CPUs.
+/// Number of words of the header. An entry without its list of CPUs has the same number.
 const WORDS: usize = 8;
-/// How often an entry is read while its host changes it (SPEC D-4).
+/// How often an entry is read again while the host changes it (SPEC D-4).
 const TRIES: usize = 64;
 
-/// An instance.
+/// An instance, as its entry in the directory describes it (SPEC D-3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {
-    /// Its id.
+    /// The instance's id.
     pub id: u8,
-    /// The number of its present life.
+    /// The incarnation: the number of the present life.
     pub incarnation: u32,
-    /// Its state (SPEC D-5).
+    /// The state (SPEC D-5).
     pub state: &'static str,
-    /// True if it is starting or running.
+    /// True if the state is starting or running.
     pub live: bool,
-    /// The layout of its region.
+    /// The layout of the region.
     pub layout: &'static str,
-    /// True if senders claim a slot before they write to it.
+    /// True if the slots of the region are exclusive: senders claim a slot before they write into it (SPEC X-1).
     pub exclusive: bool,
-    /// True if its vector rings it only at its doorbell CPU (SPEC S-7).
+    /// True if the instance can be rung at its doorbell CPU only (SPEC S-7).
     pub one_doorbell: bool,
-    /// The address of its region, and how many bytes that has.
+    /// The physical address of the region, and its size in bytes. `None` if the instance has no region.
     pub region: Option<(u64, u64)>,
-    /// The CPU at which it is rung.
+    /// The physical id of the CPU to which doorbells are sent.
     pub doorbell_cpu: u64,
-    /// The vector with which it is rung.
+    /// The vector of the doorbell.
     pub vector: u8,
-    /// All its CPUs.
+    /// The physical ids of all CPUs of the instance.
     pub cpus: Vec<u64>,
 }
 
 impl Instance {
-    /// True if its region is about to end (SPEC D-8).
+    /// True if the instance's region is about to end (SPEC D-8).
     pub(crate) fn is_ending(&self) -> bool {
         self.state == "ending"
     }
 }
 
-/// A directory, explained.
+/// What was read from a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Directory {
-    /// Its physical address.
+    /// The physical address of the directory.
     pub at: u64,
-    /// The generation, a number that changes with each change of an entry. `None` if the header is refused.
+    /// The generation, a number that changes with each change of an entry (SPEC D-7). `None` if the header is not valid.
     pub generation: Option<u64>,
     /// The physical id of the machine's boot CPU, if the host has written it.
     pub boot_cpu: Option<u64>,
-    /// How many entries it has.
+    /// The number of entries, used or not.
     pub room: u32,
-    /// The instances whose entries can be read.
+    /// The instances whose entries are valid and not absent.
     pub instances: Vec<Instance>,
-    /// What was found.
+    /// What is wrong or remarkable in this directory.
     pub findings: Vec<Finding>,
 }
 
@@ -71,11 +71,11 @@ pub const fn is_magic(word: u64) -> bool {
     word == MAGIC
 }
 
-/// Explains the directory at `at`.
+/// Reads and checks the directory at address `at`.
 ///
 /// # Errors
 ///
-/// If a part of it is not in the file.
+/// If a part of the directory is not in the file.
 pub fn directory(memory: &Memory, at: u64) -> Result<Directory, ReadError> {
     let mut directory =
         Directory { at, generation: None, boot_cpu: None, room: 0, instances: vec![], findings: vec![] };
@@ -92,8 +92,8 @@ pub fn directory(memory: &Memory, at: u64) -> Result<Directory, ReadError> {
     let mut notes = Notes::of(&place, &mut directory.findings);
     if header.address != 0 && header.address != at {
         notes.broken(
-            format!("it says that it lies at {:#x}", header.address),
-            "This is a copy, or --base is not the address of the dump's first byte.",
+            format!("the header says that the directory is at {:#x}", header.address),
+            "This is a copy of the directory, or --base is not the address of the dump's first byte.",
         );
     }
     directory.generation = Some(header.generation);
@@ -117,7 +117,7 @@ pub fn directory(memory: &Memory, at: u64) -> Result<Directory, ReadError> {
     conflicts(&directory.instances, &mut notes);
     if host_is_absent {
         notes.suspect(
-            "it has no entry for instance 0, the host",
+            "the directory has no entry for instance 0, the host",
             "Kernels that join do not attach the host. They cannot send to it, and it cannot tell them to stop (SPEC D-6, N-15).",
         );
     }
@@ -152,6 +152,7 @@ fn entry(
     Ok(entry.check(InstanceId::new(id), header.cpus_per_instance).and_then(|record| instance(&record, cpus)))
 }
 
+/// Makes an [`Instance`] of an entry that was checked, and of its list of CPUs.
 fn instance(record: &InstanceRecord, cpus: &[u64]) -> Result<Instance, EntryError> {
     let cpus: Vec<u64> = cpus.iter().take(record.nr_cpus as usize).copied().collect();
     if !cpus.contains(&record.doorbell_cpu.0) {
@@ -181,66 +182,75 @@ fn instance(record: &InstanceRecord, cpus: &[u64]) -> Result<Instance, EntryErro
     })
 }
 
+/// Adds the finding that the header is not valid.
 fn refused(mut notes: Notes<'_>, error: DirectoryError) {
     let what = match error {
-        DirectoryError::NoStamp(found) => format!("no directory: the first eight bytes are {found:#018x}"),
-        DirectoryError::Version(v) => format!("a directory of version {}.{}", v.major, v.minor),
-        DirectoryError::Geometry => {
-            "its counts and its size contradict each other, or are out of bounds".into()
+        DirectoryError::NoStamp(found) => {
+            format!("this is not a directory: the first eight bytes are {found:#018x}")
         }
-        DirectoryError::TooSmall(needed) => format!("{needed} bytes are needed, but there are fewer"),
+        DirectoryError::Version(v) => {
+            format!("the directory has version {}.{}, which is not supported", v.major, v.minor)
+        }
+        DirectoryError::Geometry => {
+            "the counts and the total size in the header contradict each other, or are out of bounds".into()
+        }
+        DirectoryError::TooSmall(needed) => {
+            format!("the directory needs {needed} bytes, and the file contains fewer")
+        }
     };
     notes.broken(what, "No kernel can use this directory (SPEC D-2).");
 }
 
+/// Adds the finding that an entry is not valid.
 fn bad_entry(mut notes: Notes<'_>, error: EntryError) {
     let what = match error {
         EntryError::Changing => {
             return notes.suspect(
-                "its host is changing it",
-                "Kernels read it again. If this lasts, the host died while it wrote the entry: no kernel can follow the directory any more (SPEC D-4).",
+                "the host is changing the entry",
+                "Kernels read the entry again. If this lasts, the host died while it wrote the entry: no kernel can follow the directory any more (SPEC D-4).",
             );
         }
-        EntryError::OutOfRange => "it is beyond the end of the directory".into(),
+        EntryError::OutOfRange => "the entry is beyond the end of the directory".into(),
         EntryError::Absent => return,
-        EntryError::WrongInstance(id) => format!("it names instance {id}"),
-        EntryError::NoIncarnation => "its incarnation is 0".into(),
-        EntryError::UnknownState(n) => format!("its state is {n}, which is not a state"),
-        EntryError::UnknownLayout(n) => format!("its layout is {n}, which is unknown"),
-        EntryError::BadVector(n) => format!("vector {n:#x} cannot be a doorbell"),
-        EntryError::BadRegion => "its region is misaligned, out of range or too small".into(),
+        EntryError::WrongInstance(id) => format!("the entry has the id of instance {id}"),
+        EntryError::NoIncarnation => "the incarnation is 0".into(),
+        EntryError::UnknownState(n) => format!("the state is {n}, which is not a valid state"),
+        EntryError::UnknownLayout(n) => format!("the layout of the region is {n}, which is not a known layout"),
+        EntryError::BadVector(n) => format!("the doorbell vector is {n:#x}, which is not allowed"),
+        EntryError::BadRegion => "the region is misaligned, out of range or too small".into(),
         EntryError::BadCpus => {
-            "its doorbell CPU is not among its CPUs or has an id of more than 48 bits, or it has no CPU or more than an entry has room for".into()
+            "the doorbell CPU is not in the list of CPUs or has an id of more than 48 bits, or the list is empty or longer than an entry has room for".into()
         }
     };
     notes.broken(
         what,
-        "No kernel can use this entry. A kernel that joins leaves this instance out; one that knows it cannot follow the directory until the host writes the entry again (SPEC D-3, D-7).",
+        "No kernel can use this entry. A kernel that joins leaves this instance out. A kernel that has attached this instance cannot follow the directory until the host writes the entry again (SPEC D-3, D-7).",
     );
 }
 
-/// Finds what cannot be in one entry of a directory at `at` (SPEC D-9).
+/// Adds findings about what one entry of the directory, which has `len` bytes at `at`, must not contain (SPEC D-9).
 fn contradictions(instance: &Instance, at: u64, len: u64, notes: &mut Notes<'_>) {
     if instance.region.is_some_and(|region| overlap(region, (at, len))) {
         notes.broken(
             format!("the region of instance {} overlaps the directory", instance.id),
-            "Kernels that use the region write over the directory. Its host must write it at another place (SPEC D-9).",
+            "Kernels that use the region write over the directory. The host must put the region at another address (SPEC D-9).",
         );
     }
     let mut cpus = instance.cpus.iter().enumerate();
     if let Some((_, cpu)) = cpus.find(|(n, cpu)| instance.cpus.iter().take(*n).any(|other| other == *cpu)) {
         notes.broken(
             format!("CPU {cpu} is in the list of instance {} twice", instance.id),
-            "No honest host writes this. Kernels use the entry as if the CPU were there once (SPEC D-9).",
+            "No correct host writes this. Kernels use the entry as if the CPU were in the list once (SPEC D-9).",
         );
     }
 }
 
+/// True if two ranges, each given by its start and its length, have a byte in common.
 fn overlap((a, a_len): (u64, u64), (b, b_len): (u64, u64)) -> bool {
     a < b.saturating_add(b_len) && b < a.saturating_add(a_len)
 }
 
-/// Finds pairs of entries that contradict each other (SPEC D-9).
+/// Adds findings about pairs of entries that contradict each other (SPEC D-9).
 fn conflicts(instances: &[Instance], notes: &mut Notes<'_>) {
     for (n, one) in instances.iter().enumerate() {
         for other in instances.iter().skip(n + 1) {

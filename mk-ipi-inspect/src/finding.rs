@@ -3,15 +3,15 @@
 
 use serde::Serialize;
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Worth knowing. Nothing is wrong.
+    /// Nothing is wrong.
     Note,
-    /// This is right if it passes soon, and wrong if it lasts. Look again.
+    /// Normal for a short time, and wrong if it stays. Look again later.
     Suspect,
-    /// No honest kernel writes this, or no kernel can use it.
+    /// No correct kernel writes this, or no kernel can use it.
     Broken,
 }
 
@@ -20,7 +20,7 @@ pub enum Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// Where: a region, a lane, an entry, a slot.
+    /// Where it was found: a region, a lane, a directory, an entry or a slot.
     pub place: String,
     /// What was found.
     pub what: String,
@@ -28,14 +28,14 @@ pub struct Finding {
     pub meaning: String,
 }
 
-/// Findings about one place.
+/// Adds findings about one place to a list.
 pub(crate) struct Notes<'a> {
     place: String,
     list: &'a mut Vec<Finding>,
 }
 
 impl<'a> Notes<'a> {
-    /// Starts findings about `place`, to be added to `list`.
+    /// For findings about `place`, which are added to `list`.
     pub fn of(place: impl Into<String>, list: &'a mut Vec<Finding>) -> Self {
         Self { place: place.into(), list }
     }
@@ -44,17 +44,17 @@ impl<'a> Notes<'a> {
         self.list.push(Finding { severity, place: self.place.clone(), what, meaning: meaning.into() });
     }
 
-    /// See [`Severity::Note`].
+    /// Adds a [`Severity::Note`]. `what` was found, and `meaning` says what it means for the kernels.
     pub fn note(&mut self, what: impl Into<String>, meaning: &str) {
         self.add(Severity::Note, what.into(), meaning);
     }
 
-    /// See [`Severity::Suspect`].
+    /// Adds a [`Severity::Suspect`], as [`note`](Self::note) does.
     pub fn suspect(&mut self, what: impl Into<String>, meaning: &str) {
         self.add(Severity::Suspect, what.into(), meaning);
     }
 
-    /// See [`Severity::Broken`].
+    /// Adds a [`Severity::Broken`], as [`note`](Self::note) does.
     pub fn broken(&mut self, what: impl Into<String>, meaning: &str) {
         self.add(Severity::Broken, what.into(), meaning);
     }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Explains what lies in the shared memory of mk-ipi kernels (SPEC chapters D, L, N).
+//! Explains the contents of the shared memory of mk-ipi kernels (SPEC chapters D, L, N).
 //!
-//! The bytes come from a dump, an ELF vmcore, or memory that kernels write meanwhile. No byte is trusted: each is copied once,
-//! the copy is checked, and a value that cannot be right becomes a [`Finding`] that says what it means.
+//! The memory is that of a dump, of an ELF vmcore, or of a machine that runs. No byte is trusted: the memory is copied, and the
+//! copy is checked. A value that is wrong or remarkable becomes a [`Finding`], which says what the value means for the kernels.
 //!
-//! The modules from bottom to top: [`finding`] and [`memory`]; [`native`] and [`rfc_v2`], the two layouts of a region;
-//! [`directory`]; `beside`, which compares the two; [`machine`], a whole machine; [`rates`], what changed between two looks;
-//! [`text`] and [`svg`], which show it. [`json`] writes all fields of a [`Machine`].
+//! Each module uses only modules that come before it in this list: [`finding`]; [`memory`]; [`native`] and [`rfc_v2`], the two
+//! layouts of a region; [`directory`]; `beside`, which compares regions with the directory; [`machine`], all that was found;
+//! [`rates`], what changed between two readings; [`text`] and [`svg`], which show it. [`json`] writes all fields of a
+//! [`Machine`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic"))]
 
 mod beside;
@@ -24,7 +25,7 @@ pub use finding::{Finding, Severity};
 pub use machine::Machine;
 pub use memory::Memory;
 
-/// All that was found, as one JSON object.
+/// Returns all that was found, as one JSON object.
 pub fn json(machine: &Machine) -> String {
     // This cannot fail: all types of the fields exist in JSON.
     serde_json::to_string_pretty(machine).unwrap_or_default()

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A running Linux. Our module shows two things in debugfs: the address of the directory, and the memory itself.
+//! Opens the memory that is to be inspected. On a Linux that runs mk-ipi's module, the module's folder in debugfs contains the
+//! memory, and the address of the directory.
 
 use mk_ipi_inspect::memory::OpenError;
 use mk_ipi_inspect::Memory;
 use std::path::Path;
 
-/// Two files in the module's folder in debugfs.
+/// The file in the module's folder that contains the memory. An offset in the file is a physical address.
 const MEMORY: &str = "memory";
+/// The file in the module's folder that lists, among other things, the address of the directory.
 const STATISTICS: &str = "statistics";
 
-/// Opens the memory at `path`. If that is the module's folder, this also returns the address of the directory.
+/// Opens the memory at `path`. For `base` see [`Memory::open`]. If `path` is a folder, it must be that of the module. Then this
+/// function also returns the address of the directory, if the module's list has it, and does not use `base`.
 pub fn open(path: &Path, base: Option<u64>) -> Result<(Memory, Option<u64>), OpenError> {
     if !path.is_dir() {
         return Ok((Memory::open(path, base)?, None));
@@ -18,7 +21,7 @@ pub fn open(path: &Path, base: Option<u64>) -> Result<(Memory, Option<u64>), Ope
     Ok((Memory::open(&path.join(MEMORY), None)?, directory_in(&statistics)))
 }
 
-/// The address of the directory, from the line `0xSTART..0xEND: the directory`.
+/// Returns the address of the directory: START in the line `0xSTART..0xEND: the directory`.
 fn directory_in(statistics: &str) -> Option<u64> {
     let line = statistics.lines().find(|line| line.ends_with(": the directory"))?;
     u64::from_str_radix(line.split_once("..")?.0.strip_prefix("0x")?, 16).ok()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A whole machine: its directory, the regions in it, and regions that no directory names.
+//! All that was found in the memory of a machine: the directory, the regions that it names, and regions that no directory names.
 
 use crate::directory::{self, Directory, Instance};
 use crate::finding::{Finding, Notes, Severity};
@@ -18,7 +18,7 @@ pub enum Region {
 }
 
 impl Region {
-    /// Its physical address.
+    /// The physical address of the region.
     pub const fn at(&self) -> u64 {
         match self {
             Self::Native(region) => region.at,
@@ -37,17 +37,17 @@ impl Region {
 /// A region, and the instance that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Owned {
-    /// The instance that receives here, if a directory names it.
+    /// The instance whose region this is, if a directory names the region.
     pub instance: Option<u8>,
     /// The region.
     #[serde(flatten)]
     pub region: Region,
 }
 
-/// A machine, or the part of it that was asked for.
+/// What was found in a machine, or in the part of it that the caller asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// The directories that were found. A machine has only one.
+    /// The directories that were found. A machine uses only one.
     pub directories: Vec<Directory>,
     /// The regions that were found.
     pub regions: Vec<Owned>,
@@ -55,12 +55,12 @@ pub struct Machine {
     pub findings: Vec<Finding>,
 }
 
-/// What lies at an address.
+/// What is at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A directory or a native region. The first word tells which.
+    /// A directory or a native region. The word at the address says which of the two.
     ByItsStamp,
-    /// A directory, and the regions in it.
+    /// A directory, and the regions that it names.
     Directory,
     /// A native region.
     Native,
@@ -97,11 +97,11 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Explains what lies at one address.
+    /// Explains what is at the address `at`. For each lane it lists at most `messages` unread messages.
     ///
     /// # Errors
     ///
-    /// If a part of it is not in the file.
+    /// If a part of the directory or region is not in the file.
     pub fn at(memory: &Memory, at: u64, kind: Kind, messages: usize) -> Result<Self, ReadError> {
         let mut machine = Self::default();
         let is_directory = match kind {
@@ -133,7 +133,7 @@ impl Machine {
                 let mut notes = Notes::of(format!("region {at:#x}"), &mut self.findings);
                 notes.note(
                     format!("the region of instance {} is not in the file, or only in part", instance.id),
-                    "It cannot be explained. A dump of all memory contains it.",
+                    "The region cannot be explained. A dump of all memory contains it.",
                 );
                 continue;
             }
@@ -147,13 +147,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Compares each region with the directory.
+    /// Adds the findings that follow from a comparison of each region with the directory.
     fn look_around(&mut self) {
         if self.directories.len() > 1 {
             let mut notes = Notes::of("machine", &mut self.findings);
             notes.suspect(
                 "there is more than one directory",
-                "One of them is a copy, or left from an earlier boot.",
+                "Only one of them is in use. The others are copies, or are left from an earlier boot.",
             );
         }
         for owned in &self.regions {
@@ -175,7 +175,7 @@ impl Machine {
                 (region, None) if !self.directories.is_empty() => {
                     notes.note(
                         "no directory names this region",
-                        "It is left from an earlier boot, or belongs to kernels that use another directory.",
+                        "The region is left from an earlier boot, or belongs to kernels that use another directory.",
                     );
                     if let Region::Native(region) = region {
                         beside::unnamed(region, &self.directories, &mut notes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk-ipi-inspect`: shows what is in the shared memory of mk-ipi kernels, and what it means.
+//! `mk-ipi-inspect`: shows the contents of the shared memory of mk-ipi kernels, and says what they mean.
 
 mod live;
 
@@ -13,27 +13,28 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Explains the shared memory of mk-ipi kernels: which kernels live, what is sent and unread, who waits, what is broken.
+/// Explains the shared memory of mk-ipi kernels: which kernels are alive, which messages are unread, which kernel waits for which
+/// other one, and what is broken.
 ///
 /// The exit code is 0 if nothing is broken, 1 if something is, and 2 if the memory cannot be read.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Cli {
-    /// A raw dump (QEMU's `pmemsave`), an ELF vmcore (`dump-guest-memory`, kdump), shared memory of processes, /dev/mem,
-    /// or the folder of our Linux module in debugfs
+    /// The memory: a raw dump (QEMU's `pmemsave`), an ELF vmcore (`dump-guest-memory`, kdump), the file that processes share as
+    /// kernels, /dev/mem, or the folder of mk-ipi's Linux module in debugfs
     memory: PathBuf,
-    /// Take the file as a raw dump, whatever it begins with. ADDRESS is that of its first byte. Without this option a raw dump
-    /// begins at 0
+    /// The file is a raw dump, even if it begins like an ELF file, and its first byte has the physical address ADDRESS. Without
+    /// this option the first byte of a raw dump has the address 0
     #[arg(long, value_parser = number, value_name = "ADDRESS")]
     base: Option<u64>,
-    /// Explain the directory or region at this address, and the regions that it names. Without this option all of the memory is
-    /// searched
+    /// Explain the region at this physical address, or the directory at this address and the regions that it names. Without this
+    /// option all of the memory is searched
     #[arg(long, value_parser = number, value_name = "ADDRESS")]
     at: Option<u64>,
-    /// At that address is an RFC v2 region with N slots. It has no stamp that could be recognized
+    /// With --at: an RFC v2 region with N slots is at this address. Such a region has no stamp by which it could be recognized
     #[arg(long, requires = "at", value_name = "N")]
     slots: Option<u32>,
-    /// How many unread messages are listed for each lane
+    /// List at most N unread messages for each lane
     #[arg(long, default_value_t = 4, value_name = "N")]
     messages: usize,
     /// Print all that was found, as one JSON object
@@ -42,10 +43,10 @@ struct Cli {
     /// Print all that was found, as an SVG picture
     #[arg(long)]
     svg: bool,
-    /// Look again every so many seconds, and show what changed, per second
+    /// Read the memory again every SECONDS seconds (by default every second), and print what changed, per second
     #[arg(long, num_args = 0..=1, default_missing_value = "1", value_name = "SECONDS", conflicts_with = "svg")]
     watch: Option<f64>,
-    /// With --watch: stop after N looks. Without this option it never stops
+    /// With --watch: stop after N times. Without this option the command does not stop
     #[arg(long, requires = "watch", value_name = "N")]
     times: Option<u64>,
 }
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns true if anything is broken.
+/// Does what the command line says. Returns true if anything is broken.
 fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
     let (memory, directory) = live::open(&cli.memory, cli.base)?;
     let at = cli.at.or(directory);
@@ -80,7 +81,9 @@ fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
         None => Machine::find(&memory, cli.messages),
     };
     if at.is_none() && !memory.is_bounded() {
-        return Err("this cannot be searched: name an address with --at".into());
+        return Err(
+            "this file cannot be searched, because its length is not known: give an address with --at".into(),
+        );
     }
     let machine = look().map_err(|e| e.to_string())?;
     if let Some(seconds) = cli.watch {
@@ -97,8 +100,11 @@ fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
     Ok(machine.is_broken())
 }
 
+/// A function that reads the memory, and explains it.
 type Look<'a> = &'a dyn Fn() -> Result<Machine, Box<dyn Error>>;
 
+/// Calls `look` again and again, with a `pause` before each call, and prints what changed. Returns true if anything is broken at
+/// the end.
 fn watch(cli: &Cli, mut before: Machine, pause: Duration, look: Look<'_>) -> Result<bool, Box<dyn Error>> {
     let mut since = Instant::now();
     for _ in 0..cli.times.unwrap_or(u64::MAX) {

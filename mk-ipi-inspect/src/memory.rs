@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Physical memory of a machine, from a file: a raw dump, an ELF vmcore, or a device whose offsets are addresses.
+//! Physical memory of a machine, from a file: a raw dump, an ELF vmcore, or a device in which an offset is a physical address.
 
 use object::elf::{FileHeader64, ET_CORE, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -9,13 +9,13 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
-/// Bytes of a page.
+/// Size of a page in bytes.
 pub const PAGE: u64 = mk_ipi_abi::PAGE_SIZE;
 /// All physical addresses are below this.
 const LIMIT: u64 = mk_ipi_abi::PhysAddr::LIMIT;
-/// At most so many pieces of an ELF vmcore are used. A real one has some hundreds.
+/// The largest number of pieces (segments of type PT_LOAD) of an ELF vmcore that are used. A real vmcore has some hundreds.
 const MAX_PIECES: usize = 1 << 12;
-/// Pages that a scan reads at a time.
+/// Number of pages that [`Memory::scan`] reads at a time.
 const SCAN_PAGES: u64 = 256;
 
 /// Why a file cannot be read as memory.
@@ -23,13 +23,13 @@ const SCAN_PAGES: u64 = 256;
 pub enum OpenError {
     /// The file cannot be read.
     Io(io::Error),
-    /// An ELF file that is no core dump. This is its type.
+    /// The file is an ELF file, but not a core dump. The value is its type.
     NotACore(u16),
-    /// An ELF file that is damaged, or for 32 bits. This is the parser's error.
+    /// The file is an ELF file that is damaged, or has 32 bits. The value is the parser's error.
     Elf(String),
-    /// A dump in the compressed format of makedumpfile.
+    /// The file is a dump in the compressed format of makedumpfile.
     Kdump,
-    /// A file that contains no memory.
+    /// The file contains no memory, or its memory would end above the largest physical address.
     Empty,
 }
 
@@ -37,30 +37,34 @@ impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(e) => e.fmt(f),
-            Self::NotACore(kind) => write!(f, "an ELF file of type {kind}, which is no core dump (4)"),
-            Self::Elf(e) => write!(f, "an ELF file that cannot be read: {e}"),
-            Self::Kdump => {
-                f.write_str("a compressed dump of makedumpfile; `makedumpfile -E` writes an ELF file")
+            Self::NotACore(kind) => {
+                write!(f, "the file is an ELF file of type {kind}, not a core dump (type 4)")
             }
-            Self::Empty => f.write_str("there is no memory in it"),
+            Self::Elf(e) => write!(f, "the file is an ELF file that cannot be read: {e}"),
+            Self::Kdump => f.write_str(
+                "the file is a compressed dump of makedumpfile, which cannot be read: `makedumpfile -E` writes an ELF file",
+            ),
+            Self::Empty => {
+                f.write_str("the file contains no memory, or its last byte would have an address of 2^52 or more")
+            }
         }
     }
 }
 
 impl std::error::Error for OpenError {}
 
-/// Memory that cannot be read: where, and why.
+/// Why a part of the memory cannot be read.
 #[derive(Debug)]
 pub struct ReadError {
     /// The first address that could not be read.
     pub at: u64,
-    /// Why, in words.
+    /// Why it could not be read, in words.
     pub why: String,
 }
 
 impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#x} cannot be read: {}", self.at, self.why)
+        write!(f, "the memory at {:#x} cannot be read: {}", self.at, self.why)
     }
 }
 
@@ -97,31 +101,32 @@ impl Piece {
     }
 }
 
-/// Physical memory.
+/// Physical memory of a machine, or a part of it.
 #[derive(Debug)]
 pub struct Memory {
     source: Source,
-    /// Sorted by address. They can overlap.
+    /// The parts of the memory that the file contains, sorted by address. They can overlap.
     pieces: Vec<Piece>,
-    /// True if it can be searched. A device cannot: its length is not known.
+    /// True if all of the memory can be searched. False for a device, whose length is not known.
     bounded: bool,
-    /// True if kernels can write it while it is read.
+    /// True if kernels can write the memory while it is read.
     live: bool,
 }
 
 impl Memory {
-    /// Opens the file at `path`. With a `base`, the file is taken as a raw dump, and `base` is the address of its first byte.
-    /// Without one, the file is taken as an ELF vmcore if it begins like one, and else as a raw dump from address 0 on.
+    /// Opens the file at `path`. With a `base`, the file is read as a raw dump whose first byte has the address `base`. Without a
+    /// `base`, the file is read as an ELF vmcore if it begins like one, and otherwise as a raw dump whose first byte has the
+    /// address 0. In a device, and in a file of debugfs, an offset is an address.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or contains no memory.
+    /// See [`OpenError`].
     pub fn open(path: &Path, base: Option<u64>) -> Result<Self, OpenError> {
         let file = File::open(path).map_err(OpenError::Io)?;
         let about = file.metadata().map_err(OpenError::Io)?;
         let pseudo = about.len() == 0 && about.file_type().is_file();
         if about.file_type().is_char_device() || pseudo {
-            // /dev/mem, or a file of debugfs: an offset is an address.
+            // This is /dev/mem, or a file of debugfs.
             let whole = Piece { start: 0, len: LIMIT, offset: 0 };
             return Ok(Self { source: Source::File(file), pieces: vec![whole], bounded: false, live: true });
         }
@@ -137,11 +142,11 @@ impl Memory {
         Ok(Self { source: Source::File(file), pieces, bounded: true, live: true })
     }
 
-    /// Takes these bytes as a file. For `base` see [`open`](Self::open).
+    /// As [`open`](Self::open), for a file whose content is `bytes`.
     ///
     /// # Errors
     ///
-    /// If they contain no memory.
+    /// See [`OpenError`].
     pub fn of_bytes(bytes: Vec<u8>, base: Option<u64>) -> Result<Self, OpenError> {
         let len = bytes.len() as u64;
         let pieces = match base {
@@ -151,22 +156,22 @@ impl Memory {
         Ok(Self { source: Source::Bytes(bytes), pieces, bounded: true, live: false })
     }
 
-    /// True if kernels can write it while it is read.
+    /// True if kernels can write the memory while it is read.
     pub const fn is_live(&self) -> bool {
         self.live
     }
 
-    /// True if all of it can be searched.
+    /// True if all of the memory can be searched ([`scan`](Self::scan)).
     pub const fn is_bounded(&self) -> bool {
         self.bounded
     }
 
-    /// The lowest address.
+    /// The lowest address that the file contains.
     pub fn start(&self) -> u64 {
         self.pieces.first().map_or(0, |piece| piece.start)
     }
 
-    /// How many bytes there are from `at` on without a hole.
+    /// How many bytes the file contains from address `at` on, up to the first address that it does not contain.
     pub fn available(&self, at: u64) -> u64 {
         let mut end = at;
         while let Some(piece) = self.piece_at(end) {
@@ -179,14 +184,15 @@ impl Memory {
         self.pieces.iter().copied().find(|piece| piece.start <= at && at < piece.end())
     }
 
-    /// Copies the memory from `at` on.
+    /// Fills `to` with the memory from address `at` on.
     ///
     /// # Errors
     ///
     /// If a part of it is not in the file.
     pub fn read(&self, mut at: u64, mut to: &mut [u8]) -> Result<(), ReadError> {
         while !to.is_empty() {
-            let piece = self.piece_at(at).ok_or(ReadError { at, why: "not in the file".into() })?;
+            let piece =
+                self.piece_at(at).ok_or(ReadError { at, why: "the file does not contain it".into() })?;
             let len = to.len().min(usize::try_from(piece.end() - at).unwrap_or(usize::MAX));
             let (here, rest) = to.split_at_mut(len);
             let read = self.source.read(piece.offset + (at - piece.start), here);
@@ -196,7 +202,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The `count` words from `at` on.
+    /// The `count` words from address `at` on.
     ///
     /// # Errors
     ///
@@ -205,7 +211,7 @@ impl Memory {
         let len = count.saturating_mul(8);
         if self.available(at) < len as u64 {
             let at = at + self.available(at);
-            return Err(ReadError { at, why: "not in the file".into() });
+            return Err(ReadError { at, why: "the file does not contain it".into() });
         }
         let mut bytes = vec![0; len];
         self.read(at, &mut bytes)?;
@@ -213,7 +219,7 @@ impl Memory {
         Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
     }
 
-    /// Calls `each` with the address and the first word of every page that begins in the file.
+    /// Calls `each` with the address and the first word of every page whose first word the file contains.
     ///
     /// # Errors
     ///
@@ -239,7 +245,7 @@ impl Memory {
     }
 }
 
-/// True if the file begins like an ELF file.
+/// True if the file begins like an ELF file. An error if it begins like a compressed dump of makedumpfile.
 fn is_elf(head: &[u8]) -> Result<bool, OpenError> {
     if head.starts_with(b"KDUMP   ") {
         return Err(OpenError::Kdump);
@@ -247,6 +253,7 @@ fn is_elf(head: &[u8]) -> Result<bool, OpenError> {
     Ok(head.starts_with(b"\x7fELF"))
 }
 
+/// The piece of memory in a raw dump of `len` bytes.
 fn raw(base: u64, len: u64) -> Result<Vec<Piece>, OpenError> {
     match base.checked_add(len) {
         Some(end) if len != 0 && end <= LIMIT => Ok(vec![Piece { start: base, len, offset: 0 }]),
@@ -254,7 +261,7 @@ fn raw(base: u64, len: u64) -> Result<Vec<Piece>, OpenError> {
     }
 }
 
-/// The pieces of memory in an ELF core of `file_len` bytes. Pieces that are cut off are used up to the end of the file.
+/// The pieces of memory in an ELF core dump of `file_len` bytes.
 fn elf_pieces<'d>(data: impl object::ReadRef<'d>, file_len: u64) -> Result<Vec<Piece>, OpenError> {
     let bad = |e: object::read::Error| OpenError::Elf(e.to_string());
     let header = FileHeader64::<Endianness>::parse(data).map_err(bad)?;
@@ -266,7 +273,7 @@ fn elf_pieces<'d>(data: impl object::ReadRef<'d>, file_len: u64) -> Result<Vec<P
     let loads = loads.iter().filter(|segment| segment.p_type(endian) == PT_LOAD).take(MAX_PIECES);
     let piece = |segment: &<FileHeader64<Endianness> as FileHeader>::ProgramHeader| {
         let (start, offset) = (segment.p_paddr(endian), segment.p_offset(endian));
-        // Beyond the end of the file the piece was cut off.
+        // If the file was cut off inside of this piece, only the part that is in the file is used.
         let len = segment.p_filesz(endian).min(file_len.checked_sub(offset)?);
         let is_memory = len != 0 && start.checked_add(len).is_some_and(|end| end <= LIMIT);
         is_memory.then_some(Piece { start, len, offset })

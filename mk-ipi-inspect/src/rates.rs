@@ -1,56 +1,56 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What changed between two looks at a machine.
+//! What changed in a machine between two readings of its memory.
 
 use crate::machine::{Machine, Region};
 use crate::native::{self, Lane};
 use serde::Serialize;
 use std::time::Duration;
 
-/// What a lane did between the two looks.
+/// What changed in a lane between two readings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LaneRates {
-    /// The region.
+    /// The physical address of the region.
     pub region: u64,
     /// The instance that sends.
     pub from: u32,
-    /// Lines that were handled, each second.
+    /// Lines that were handled, per second.
     pub lines: f64,
-    /// Messages that were handled, each second, as the receiver counts them.
+    /// Messages that were handled, per second, as the receiver counts them.
     pub messages: f64,
-    /// Doorbells for this lane, each second, as the sender counts them.
+    /// Doorbells for this lane, per second, as the sender counts them.
     pub doorbells: f64,
-    /// Sends that found the lane full, each second.
+    /// Sends that found the lane full, per second.
     pub full: f64,
-    /// Messages that are unread now.
+    /// Number of messages that are unread at the second reading.
     pub unread: u64,
     /// A remark, or empty.
     pub note: String,
 }
 
-/// What a receiver did between the two looks.
+/// What changed in the receiver's words of a region between two readings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReceiverRates {
-    /// Its region.
+    /// The physical address of the region.
     pub region: u64,
-    /// Its heartbeats, each second.
+    /// By how much HEARTBEAT has grown, per second.
     pub beats: f64,
     /// A remark, or empty.
     pub note: &'static str,
 }
 
-/// What a machine did between the two looks.
+/// What changed in a machine between two readings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Rates {
-    /// Seconds between the two looks.
+    /// Seconds between the two readings.
     pub seconds: f64,
-    /// The receivers.
+    /// The receivers of the native regions that were there at both readings.
     pub receivers: Vec<ReceiverRates>,
-    /// The lanes.
+    /// The lanes that were used at both readings.
     pub lanes: Vec<LaneRates>,
 }
 
 impl Rates {
-    /// Computes the rates from `before` to `now`, which are `time` apart.
+    /// Computes the rates from `before` to `now`. `time` is the time between the two readings.
     pub fn between(before: &Machine, now: &Machine, time: Duration) -> Self {
         let seconds = time.as_secs_f64().max(1e-9);
         let mut rates = Self { seconds, ..Self::default() };
@@ -71,6 +71,7 @@ impl Rates {
     }
 }
 
+/// The native regions of a machine.
 fn natives(machine: &Machine) -> impl Iterator<Item = &native::Region> {
     machine.regions.iter().filter_map(|owned| match &owned.region {
         Region::Native(region) => Some(region),
@@ -78,7 +79,7 @@ fn natives(machine: &Machine) -> impl Iterator<Item = &native::Region> {
     })
 }
 
-/// How much a counter grew, each second; 0 if it was reset.
+/// By how much a counter has grown, per second. 0 if it is smaller than before.
 fn grown(was: u64, is: u64, seconds: f64) -> f64 {
     is.saturating_sub(was) as f64 / seconds
 }
@@ -89,8 +90,8 @@ fn lane_rates(region: u64, was: &Lane, is: &Lane, seconds: f64) -> LaneRates {
     let stuck = lines == 0.0 && is.lines.unread != 0 && was.lines.unread != 0;
     let another = was.header.hello_word != is.header.hello_word;
     let note = match () {
-        () if another => "another life or attachment of the sender",
-        () if stuck => "nothing is read",
+        () if another => "the sender has written another hello",
+        () if stuck => "the receiver takes no messages",
         () => "",
     };
     LaneRates {

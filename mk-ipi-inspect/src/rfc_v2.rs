@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// How many bytes of a payload are shown.
 const SHOWN: usize = 16;
-/// At most so many slots are looked at.
+/// The largest number of slots of a region that are read.
 const MAX_SLOTS: u64 = 1 << 16;
 
 /// What is in a slot.
@@ -18,26 +18,26 @@ pub enum Content {
     /// A message. In an exclusive slot it is unread. In other slots the receiver may have taken it already: the slot does not
     /// show that.
     Message {
-        /// The CPU that sent it, as the sender says.
+        /// The id of the sending CPU, as the sender wrote it.
         sender_cpu: i32,
-        /// Its type.
+        /// The type of the message.
         #[serde(rename = "type")]
         msg_type: u32,
-        /// Bytes of payload.
+        /// Number of bytes of the payload.
         len: u64,
         /// The payload's first bytes, in hexadecimal.
         begins: String,
     },
-    /// A sender is filling it.
+    /// A claim: a sender is filling the slot (SPEC X-2).
     Claimed {
         /// The instance that claimed it.
         instance: u8,
-        /// The life of that instance.
+        /// The life of the instance that claimed it.
         incarnation: u32,
     },
-    /// A size that is not valid.
+    /// A size that is neither a valid length nor a claim.
     BadSize {
-        /// The size.
+        /// The value of `data_size`.
         size: u64,
     },
 }
@@ -51,24 +51,24 @@ pub struct Slot {
     pub content: Content,
 }
 
-/// A region of slots, explained.
+/// What was read from a region of slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Region {
-    /// Its physical address.
+    /// The physical address of the region.
     pub at: u64,
-    /// How many slots it has.
+    /// Number of slots.
     pub slots: u64,
     /// The slots that are not empty.
     pub used: Vec<Slot>,
-    /// What was found.
+    /// What is wrong or remarkable in this region.
     pub findings: Vec<Finding>,
 }
 
-/// Explains the region of `len` bytes at `at`.
+/// Reads and checks the region of `len` bytes at address `at`.
 ///
 /// # Errors
 ///
-/// If a part of it is not in the file.
+/// If a part of the region is not in the file.
 pub fn region(memory: &Memory, at: u64, len: u64) -> Result<Region, ReadError> {
     let slots = len / SLOT_SIZE as u64;
     let mut region = Region { at, slots, used: vec![], findings: vec![] };
@@ -88,15 +88,15 @@ pub fn region(memory: &Memory, at: u64, len: u64) -> Result<Region, ReadError> {
             Err(NoMessage::Claimed(claim)) => {
                 let (instance, incarnation) = (claim.instance.get(), claim.incarnation.get());
                 notes.suspect(
-                    format!("life {incarnation} of instance {instance} is filling it"),
+                    format!("life {incarnation} of instance {instance} is filling the slot"),
                     "Other senders get `Busy`. If this lasts, that life ended while it filled the slot: the host must free the slot (SPEC X-5).",
                 );
                 Content::Claimed { instance, incarnation }
             }
             Err(NoMessage::BadSize(size)) => {
                 notes.broken(
-                    format!("data_size is {size:#x}: no message, and no claim"),
-                    "The receiver takes no message from it. If the slot is exclusive, the receiver sets the size to 0 when it is rung (SPEC R-3, X-4).",
+                    format!("data_size is {size:#x}, which is neither a valid length nor a claim"),
+                    "The receiver takes no message from this slot. If the slot is exclusive, the receiver sets the size to 0 when it is rung (SPEC R-3, X-4).",
                 );
                 Content::BadSize { size }
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine as a picture. Each lane is a bar that shows its lines, from position CREDIT on.
+//! Shows a machine as a picture. For each lane there is a bar, which shows the lines of the lane from position CREDIT on.
 
 use crate::finding::Severity;
 use crate::machine::{Machine, Region};
@@ -7,38 +7,47 @@ use crate::native::{self, Lane, State};
 use crate::text;
 use std::fmt::Write;
 
+/// Width of the picture.
 const WIDTH: u32 = 960;
+/// Where the bars begin.
 const LEFT: u32 = 250;
+/// Length of a bar.
 const BAR: u32 = 480;
+/// Height of a row.
 const ROW: u32 = 22;
-/// At most so many lanes of a region, and so many findings, are drawn.
+/// The largest number of lanes that are drawn for each region. Also the largest number of findings that are drawn.
 const MAX_ROWS: usize = 64;
 
-/// The parts of a bar: what each means, and its colour.
+/// What each part of a bar means, and its colour.
 const LEGEND: [(&str, &str); 5] = [
-    ("with handlers", "#e69f00"),
+    ("being handled", "#e69f00"),
     ("unread", "#0072b2"),
     ("after a gap", "#f0e442"),
     ("breaks the protocol", "#d55e00"),
     ("free", "#eeeeee"),
 ];
 
+/// The picture while it is drawn.
 struct Canvas {
     body: String,
+    /// The base line of the row that is drawn.
     y: u32,
 }
 
 impl Canvas {
+    /// Writes `text` into the present row, from `x` on.
     fn text(&mut self, x: u32, class: &str, text: &str) {
         let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let _ = writeln!(self.body, "<text x=\"{x}\" y=\"{}\" class=\"{class}\">{text}</text>", self.y);
     }
 
+    /// Begins the next row with `text`.
     fn line(&mut self, class: &str, text: &str) {
         self.y += ROW;
         self.text(16, class, text);
     }
 
+    /// Draws a part of the bar in the present row. `from` and `to` are 0 at the beginning of the bar and 1 at its end.
     fn bar(&mut self, from: f64, to: f64, colour: &str) {
         let (x, width) = (f64::from(LEFT) + from * f64::from(BAR), (to - from).max(0.0) * f64::from(BAR));
         let y = self.y - 13;
@@ -49,7 +58,7 @@ impl Canvas {
     }
 }
 
-/// Draws the picture.
+/// Returns the picture, as SVG.
 pub fn machine(machine: &Machine) -> String {
     let mut canvas = Canvas { body: String::new(), y: 8 };
     for directory in &machine.directories {
@@ -96,7 +105,7 @@ pub fn machine(machine: &Machine) -> String {
 fn native(canvas: &mut Canvas, region: &native::Region, whose: &str) {
     canvas.line("title", &text::title(region, whose));
     let (Some(receiver), Some(shape)) = (&region.receiver, &region.shape) else {
-        return canvas.line("broken", "its stamp is refused");
+        return canvas.line("broken", "the stamp is not valid");
     };
     canvas.line("plain", &text::receiver(receiver));
     for lane in region.lanes.iter().take(MAX_ROWS) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine as text with tables.
+//! Shows a machine as text, with tables.
 
 use crate::directory::Directory;
 use crate::finding::Severity;
@@ -10,6 +10,7 @@ use crate::rfc_v2::{self, Content};
 use comfy_table::{presets, Table};
 use std::fmt::Write;
 
+/// Makes an empty table with these column titles.
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
@@ -17,6 +18,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
+/// The numbers, separated by commas.
 fn numbers(list: &[u64]) -> String {
     list.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
@@ -24,18 +26,18 @@ fn numbers(list: &[u64]) -> String {
 /// The state of the link, in words.
 pub const fn state(state: State) -> &'static str {
     match state {
-        State::Silent => "silent",
+        State::Silent => "no hello",
         State::Open => "open",
         State::NeverAnswered => "open, not answered yet",
         State::WaitsForReceiver => "waits for the receiver",
         State::WaitsForSender => "waits for the sender",
         State::Disowned => "disowned",
         State::Quarantined => "quarantine",
-        State::Nonsense => "bad hello",
+        State::Nonsense => "invalid hello",
     }
 }
 
-/// All that was found, as text.
+/// Returns all that was found, as text.
 pub fn machine(machine: &Machine) -> String {
     let mut out = String::new();
     for directory in &machine.directories {
@@ -46,7 +48,7 @@ pub fn machine(machine: &Machine) -> String {
     }
     if machine.directories.is_empty() && machine.regions.is_empty() {
         out.push_str(
-            "Nothing of mk-ipi was found. Slots (RFC v2) have no stamp: name them with --at and --slots.\n",
+            "Nothing of mk-ipi was found. Slots (RFC v2) have no stamp: give their address by --at, and their number by --slots.\n",
         );
     }
     let findings = machine.findings();
@@ -113,10 +115,10 @@ pub fn title(region: &native::Region, whose: &str) -> String {
     out
 }
 
-/// The receiver's words about itself, in one line.
+/// The receiver's words that do not belong to a lane, in one line.
 pub fn receiver(receiver: &native::Receiver) -> String {
     let life = match receiver.life {
-        None => "no life yet".into(),
+        None => format!("LIFE is {:#x}", receiver.life_word),
         Some(life) if receiver.over => format!("life {life} has said goodbye"),
         Some(life) => format!("life {life}"),
     };
@@ -135,13 +137,13 @@ fn native(region: &native::Region, whose: &str) -> String {
         "from",
         "life",
         "link",
-        "handled to",
-        "handing out",
+        "CREDIT",
+        "in handler",
         "unread",
-        "waits for",
+        "waits for CREDIT",
         "received",
-        "rung",
-        "full",
+        "doorbells",
+        "found full",
     ];
     let mut table = table(&header);
     table.add_rows(region.lanes.iter().map(row));
@@ -167,6 +169,7 @@ fn native(region: &native::Region, whose: &str) -> String {
     out
 }
 
+/// The row of a lane.
 fn row(lane: &Lane) -> [String; 10] {
     let handing =
         if lane.control.handed > lane.control.credit { lane.control.handed.to_string() } else { "-".into() };
@@ -214,9 +217,9 @@ fn slots(region: &rfc_v2::Region, whose: &str) -> String {
     out
 }
 
-/// The table of what changed between two looks.
+/// Returns a table of what changed between two readings, with the heartbeats above it.
 pub fn rates(rates: &Rates) -> String {
-    let header = ["region", "from", "lines/s", "messages/s", "doorbells/s", "full/s", "unread", "note"];
+    let header = ["region", "from", "lines/s", "messages/s", "doorbells/s", "found full/s", "unread", "note"];
     let mut table = table(&header);
     for lane in &rates.lanes {
         let per_second = |n: f64| if n == 0.0 { "0".into() } else { format!("{n:.1}") };

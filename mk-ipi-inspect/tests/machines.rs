@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tests of whole machines, of slots, of the command, and of a machine that runs while it is inspected.
+//! Tests of the directory, of slots, of rates, of the command, and of a machine that runs while it is inspected.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod world;
@@ -17,6 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 use world::{elf_core, id, life, World, TYPE};
 
+/// True if a finding of this severity contains `text` in what was found.
 fn says(machine: &Machine, severity: Severity, text: &str) -> bool {
     machine.findings().iter().any(|finding| finding.severity == severity && finding.what.contains(text))
 }
@@ -32,7 +33,7 @@ fn a_directory_names_what_lies_where() {
     let owners: Vec<_> = machine.regions.iter().map(|owned| (owned.instance, owned.region.at())).collect();
     let expected: Vec<_> = (0..3).map(|k| (Some(k), world.regions[usize::from(k)].start().0)).collect();
     assert_eq!(owners, expected);
-    // With only the directory's address the same is found.
+    // With the address of the directory, the inspector finds the same as by searching.
     assert_eq!(Machine::at(&world.memory(), at.0, Kind::ByItsStamp, 4).unwrap(), machine);
 }
 
@@ -42,10 +43,10 @@ fn entries_that_cannot_be_are_named() {
         world.machine.poke(PhysAddr(at.0 + 64 + id * 80 + 8 * word), value);
     };
     let cases: [(u64, u64, Severity, &str); 6] = [
-        (0, 7, Severity::Suspect, "its host is changing it"),
-        (1, 2 | 1 << 32, Severity::Broken, "it names instance 2"),
-        (2, 9 | 2 << 32, Severity::Broken, "its state is 9"),
-        (3, 5 << 32, Severity::Broken, "vector 0x5"),
+        (0, 7, Severity::Suspect, "the host is changing the entry"),
+        (1, 2 | 1 << 32, Severity::Broken, "the entry has the id of instance 2"),
+        (2, 9 | 2 << 32, Severity::Broken, "the state is 9"),
+        (3, 5 << 32, Severity::Broken, "the doorbell vector is 0x5"),
         (6, 77, Severity::Broken, "doorbell CPU"),
         (8, 0, Severity::Broken, "doorbell CPU"),
     ];
@@ -80,12 +81,16 @@ fn a_region_is_laid_beside_the_directory() {
     let bell = Bell { cpu: PhysCpuId(99), vector: Vector::RFC_V2 }.to_word().unwrap();
     world.machine.poke(world.word(0, receiver::BELL), bell);
     let machine = world.inspect();
-    assert!(says(&machine, Severity::Suspect, "LIFE names life 1, the directory life 2"));
+    assert!(says(&machine, Severity::Suspect, "LIFE names life 1, and the directory names life 2"));
     assert!(says(&machine, Severity::Suspect, "CPU 99"));
-    assert!(says(&machine, Severity::Suspect, "life 1 is attached, the directory names life 2"));
-    // A life that is newer than the directory's cannot have begun.
+    assert!(says(
+        &machine,
+        Severity::Suspect,
+        "life 1 of the sender is attached, and the directory names life 2"
+    ));
+    // LIFE names a life that the host has not written to the directory yet.
     world.machine.poke(world.word(1, receiver::LIFE), 5);
-    assert!(says(&world.inspect(), Severity::Broken, "newer than the directory's 2"));
+    assert!(says(&world.inspect(), Severity::Broken, "newer than life 2 in the directory"));
 }
 
 #[test]
@@ -109,7 +114,7 @@ fn slots_are_explained() {
     let message = Content::Message { sender_cpu: 1, msg_type: TYPE.0, len: 5, begins };
     assert_eq!(of.used[2].content, message);
     assert_eq!((of.used[2].cpu, of.used.len()), (3, 3));
-    assert!(says(&found, Severity::Suspect, "life 1 of instance 0 is filling it"));
+    assert!(says(&found, Severity::Suspect, "life 1 of instance 0 is filling the slot"));
     assert!(says(&found, Severity::Broken, "data_size is 0x101"));
 }
 
@@ -138,7 +143,7 @@ fn a_machine_that_goes_on_is_read_while_it_does() {
     let (file, stop) =
         (std::env::temp_dir().join(format!("mk-ipi-live-{}", std::process::id())), AtomicBool::new(false));
     let all = machine.memory();
-    // Kernel 2 acts as the debugger: it copies the memory word by word while the others send and read.
+    // Kernel 2 copies the memory word by word into a file, as a debugger would, while the other kernels send and receive.
     machine
         .run(|cpu| match cpu.kernel() {
             1 => {
@@ -189,9 +194,13 @@ fn the_command_explains_a_file() {
     let (code, rates, _) = inspect(&core, &["--watch", "0.01", "--times", "2"]);
     assert!(code == Some(0) && rates.matches("heartbeats").count() == 2, "{rates}");
 
-    // A raw dump can begin with an ELF image. With --base it is a raw dump all the same.
+    // A raw dump can begin with an ELF image. With --base the file is read as a raw dump all the same.
     let image = [b"\x7fELF\x02\x01\x01", &bytes[7..]].concat();
-    assert_eq!(inspect(&image, &["--base", "0x100000"]).0, Some(1), "the first region has lost its stamp");
+    assert_eq!(
+        inspect(&image, &["--base", "0x100000"]).0,
+        Some(1),
+        "the stamp of the first region is overwritten"
+    );
     assert_eq!(inspect(&image, &[]).0, Some(2));
     world.machine.poke(world.word(0, 0), 7);
     assert_eq!(inspect(&world.bytes(), &["--base", "0x100000"]).0, Some(1));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tests of native regions, healthy and damaged. Where the inspector predicts what a kernel will do, the test runs the kernel and
-//! checks that it does so.
+//! Tests of native regions, healthy and damaged. If the inspector predicts what a kernel will do, the test runs the kernel, and
+//! checks that it does this.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod world;
@@ -15,11 +15,12 @@ fn says(region: &Region, severity: Severity, text: &str) -> bool {
     region.findings.iter().any(|finding| finding.severity == severity && finding.what.contains(text))
 }
 
-/// How many messages of `from` were handed out, as the receiver counts them.
+/// How many messages of instance `from` the receiver has counted as handed out.
 fn received(region: &Region, from: u32) -> u64 {
     region.lanes.iter().find(|lane| lane.instance == from).unwrap().control.received
 }
 
+/// True if all findings are notes.
 fn is_sound(region: &Region) -> bool {
     region.findings.iter().all(|finding| finding.severity == Severity::Note)
 }
@@ -55,8 +56,8 @@ fn what_is_unread_is_told_message_by_message() {
     assert_eq!(told, [(numbers[0], 3, TYPE.0, 3), (numbers[1], 100, TYPE.0, 3), (numbers[2], 5, TYPE.0, 3)]);
     assert_eq!(lane.lines.messages[0].begins, "6f6e65");
     assert_eq!((lane.lines.unread, lane.lines.unread_lines), (3, 4));
-    // The receiver was rung, and has not looked yet. This is right now, and wrong if it lasts.
-    assert!(says(&region, Severity::Suspect, "3 messages are there"), "{:?}", region.findings);
+    // The receiver was rung, and has not looked for messages yet. This is normal for a short time.
+    assert!(says(&region, Severity::Suspect, "there are 3 unread messages"), "{:?}", region.findings);
     world.settle();
     assert!(is_sound(&world.region(0)));
 }
@@ -79,7 +80,7 @@ fn who_waits_is_told() {
     (0..LINES).for_each(|_| _ = world.send(1, 0, b"x"));
     assert_eq!(world.link(1).want_space(id(0), 1), Ok(false));
     let region = world.region(0);
-    assert!(says(&region, Severity::Note, "the sender waits for space: for CREDIT 1, and it is 0"));
+    assert!(says(&region, Severity::Note, "the sender waits for space: CREDIT is 0, and must become 1"));
     assert_eq!(region.lanes.iter().find(|lane| lane.instance == 1).unwrap().lines.unread, u64::from(LINES));
     world.settle();
     assert!(is_sound(&world.region(0)), "{:?}", world.region(0).findings);
@@ -88,8 +89,8 @@ fn who_waits_is_told() {
 #[test]
 fn a_breach_is_foretold_and_comes() {
     let cases: [(usize, u64, Breach, &str); 3] = [
-        (0, LineTag::first(1).to_word(7), Breach::Tag, "another tag"),
-        (0, LineTag::further(0).to_word(0), Breach::Tag, "another tag"),
+        (0, LineTag::first(1).to_word(7), Breach::Tag, "a wrong tag"),
+        (0, LineTag::further(0).to_word(0), Breach::Tag, "a wrong tag"),
         (1, MessageInfo { len: 257, cpu: 0 }.to_word(), Breach::Length, "longer than the region allows"),
     ];
     for (word, value, breach, text) in cases {
@@ -113,11 +114,11 @@ fn a_breach_is_foretold_and_comes() {
 fn a_hello_that_is_none_is_foretold_and_comes() {
     let world = World::booted(2);
     world.machine.poke(world.lane(1, 0, header::HELLO), 0xdead);
-    assert!(says(&world.region(0), Severity::Broken, "no hello"));
+    assert!(says(&world.region(0), Severity::Broken, "HELLO is 0xdead"));
     world.link(0).poll().unwrap();
     world.settle();
     assert!(world.quarantined(0, 1, Breach::Hello));
-    // A HELLO of 0 is wrong, but no breach.
+    // A HELLO of 0 is wrong, but it is not a breach.
     let world = World::booted(2);
     world.machine.poke(world.lane(1, 0, header::HELLO), 0);
     assert!(says(&world.region(0), Severity::Broken, "HELLO is 0"));
@@ -142,7 +143,7 @@ fn a_gap_holds_up_what_lies_behind_it() {
 fn words_of_the_receiver_that_cannot_be_are_named() {
     let cases: [(usize, u64, &str); 6] = [
         (receiver::LIFE, 7 << 40, "LIFE is"),
-        (receiver::LIFE, 0, "there is no life in LIFE"),
+        (receiver::LIFE, 0, "LIFE is 0, but the receiver has answered"),
         (receiver::ARMED, 2, "ARMED is"),
         (receiver::BELL, 5, "BELL is"),
         (receiver::CONTROL + receiver::CONTROL_WORDS + control::HANDED, 1 << 62, "cannot both be right"),
@@ -172,14 +173,14 @@ fn a_stop_word_counts_in_the_hosts_lane_alone() {
 fn a_message_whose_receiver_died_in_its_handler_is_in_doubt() {
     let mut world = World::booted(2);
     let number = world.send(1, 0, b"x");
-    // A receiver that dies in the handler leaves HANDED like this.
+    // HANDED has this value if the receiver dies while the handler runs.
     world.machine.poke(world.control(1, 0, control::HANDED), number);
-    assert!(says(&world.region(0), Severity::Note, "message 1 is with its handlers"));
+    assert!(says(&world.region(0), Severity::Note, "message 1 is being handled"));
     world.boot(0, 2);
     world.settle();
     let region = world.region(0);
     assert!(
-        says(&region, Severity::Note, "1 messages were ever in doubt; the last: 1"),
+        says(&region, Severity::Note, "1 messages were in doubt since the region was made; the last ones: 1"),
         "{:?}",
         region.findings
     );
@@ -195,14 +196,14 @@ fn a_sender_that_waits_for_an_answer_is_told() {
     world.machine.poke(world.lane(1, 0, header::HELLO), begin.to_word());
     let region = world.region(0);
     assert!(says(&region, Severity::Suspect, "waits for an answer"));
-    // What its former life published is handed out first.
+    // The messages that the sender's former life has published are handed out first.
     let lane = region.lanes.iter().find(|lane| lane.instance == 1).unwrap();
     assert_eq!((lane.state, lane.lines.unread), (State::WaitsForReceiver, 1));
     world.link(0).poll().unwrap();
     world.settle();
     assert_eq!(received(&world.region(0), 1), 1);
     let region = world.region(0);
-    assert!(says(&region, Severity::Suspect, "the sender does not go on"), "{:?}", region.findings);
+    assert!(says(&region, Severity::Suspect, "the sender has not continued"), "{:?}", region.findings);
 }
 
 #[test]

@@ -6,21 +6,24 @@ use crate::memory::{Memory, ReadError};
 use mk_ipi_abi::native::{control, header, receiver, Attached, Geometry, Hello, LINE_WORDS};
 use serde::Serialize;
 
-/// How often a lane is read again because it changed. After that it is taken as it is.
+/// How often a lane is read again because it changed. After that its last copy is used, and marked as torn.
 const TRIES: usize = 8;
-/// All honest positions are below this (SPEC N-11).
+/// All positions that a correct kernel writes are below this (SPEC N-11).
 pub(super) const MAX_POSITION: u64 = 1 << 61;
 
-/// The words of a lane, copied.
+/// A copy of the words of a lane.
 pub(super) struct Snapshot {
+    /// The control line.
     control: Vec<u64>,
+    /// The header and the lines.
     words: Vec<u64>,
+    /// True if the control line changed each time while the lane was copied.
     torn: bool,
 }
 
 impl Snapshot {
-    /// Copies the lane. The receiver's positions are read before and after the rest. If they are the same, the lines from there
-    /// on belong together, because no sender writes them again before the receiver goes on.
+    /// Copies the lane. The receiver's positions are read before and after the lines. If they are the same, the lines from CREDIT
+    /// on belong together, because a sender writes a published line again only after CREDIT has grown.
     pub fn take(memory: &Memory, at: u64, geometry: Geometry, number: u32) -> Result<Self, ReadError> {
         let control_at = 8 * (receiver::CONTROL as u64 + u64::from(number) * receiver::CONTROL_WORDS as u64);
         let lane_at = geometry.lane_at(number).unwrap_or(0);
@@ -29,9 +32,9 @@ impl Snapshot {
         let mut before = control_of()?;
         for _ in 0..TRIES {
             let words = memory.words(at + lane_at, words)?;
-            let behind = if memory.is_live() { control_of()? } else { before.clone() };
-            let same = before.get(..=control::BREACH) == behind.get(..=control::BREACH);
-            before = behind;
+            let after = if memory.is_live() { control_of()? } else { before.clone() };
+            let same = before.get(..=control::BREACH) == after.get(..=control::BREACH);
+            before = after;
             if same {
                 return Ok(Self { control: before, words, torn: false });
             }
@@ -53,24 +56,24 @@ impl Snapshot {
     }
 }
 
-/// The phase of a sender's life, as its hello says (SPEC N-9).
+/// The phase in a hello (SPEC N-9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// It found a lane that was never used.
+    /// The sender found a lane that was never used, and sends at once.
     First,
-    /// It begins.
+    /// The sender begins.
     Begin,
-    /// It has cleaned the lines.
+    /// The sender has set the tags of all lines to 0, and waits until it may send.
     Clean,
 }
 
-/// A hello or an answer.
+/// The contents of HELLO or ANSWER.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct HelloReport {
     /// The sender's life.
     pub incarnation: u32,
-    /// The session, which tells its attachments apart.
+    /// The number of the session. It differs each time a sender attaches.
     pub session: u16,
     /// The phase.
     pub phase: Phase,
@@ -90,25 +93,25 @@ impl HelloReport {
     }
 }
 
-/// The state of the link.
+/// The state of a lane's link, which follows from HELLO, ANSWER and BREACH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// The sender has written no hello.
     Silent,
-    /// Messages can be sent and are taken.
+    /// The sender can send, and the receiver takes the messages.
     Open,
-    /// The sender can send. Its receiver has not looked yet.
+    /// The sender can send. The receiver has not answered its hello, which is a First, yet.
     NeverAnswered,
-    /// The sender waits for the receiver's answer: its sends are `Unanswered`.
+    /// The sender waits for the receiver's answer. The sender's sends are `Unanswered`.
     WaitsForReceiver,
-    /// The receiver has answered, and the sender must take the next step: its sends are `Unanswered`.
+    /// The receiver has answered, and the sender must take the next step. The sender's sends are `Unanswered`.
     WaitsForSender,
-    /// The receiver does not know this life any more: the sender's sends are `Broken`.
+    /// The receiver does not accept this life of the sender. The sender's sends are `Broken`.
     Disowned,
-    /// The receiver takes no messages, because the sender broke the protocol.
+    /// The receiver takes no messages, because the sender broke the protocol (SPEC N-14).
     Quarantined,
-    /// The hello is not valid.
+    /// HELLO is neither 0 nor a valid hello.
     Nonsense,
 }
 
@@ -123,7 +126,7 @@ pub struct Control {
     pub handed: u64,
     pub breach: u64,
     pub doubts: u64,
-    /// The last messages in doubt, by number, the oldest first.
+    /// The numbers of the last messages in doubt, at most four, the oldest first.
     pub in_doubt: Vec<u64>,
     pub discard_from: u64,
     pub discard_to: u64,
@@ -150,26 +153,27 @@ pub struct Header {
     pub rung: u64,
 }
 
-/// A lane, explained.
+/// What was read from a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lane {
     /// The instance that sends here.
     pub instance: u32,
     /// The state of the link.
     pub state: State,
-    /// The receiver's next position; `None` if its words contradict each other.
+    /// The receiver's next position. `None` if HANDED and CREDIT contradict each other.
     pub next: Option<u64>,
-    /// The lines that are published and not handed out.
+    /// The lines from the receiver's next position on.
     pub lines: Lines,
     /// The receiver's words.
     pub control: Control,
     /// The sender's words.
     pub header: Header,
-    /// True if it changed all the time while it was copied. Then its words were not all read at the same moment.
+    /// True if the lane changed each time while it was copied. Then the copied words are not all of the same moment.
     pub torn: bool,
 }
 
 impl Lane {
+    /// Explains a copy of lane `number`. Lists at most `messages` unread messages.
     pub(super) fn of(snapshot: &Snapshot, geometry: Geometry, number: u32, messages: usize) -> Self {
         let control = control_of(snapshot);
         let header = header_of(snapshot);
@@ -185,24 +189,25 @@ impl Lane {
     }
 }
 
-/// How the receiver will read the lane's lines; `None` if it will not.
+/// How the receiver will read the lines of the lane. `None` if it will not read them.
 fn reading(state: State, control: &Control) -> Option<Reading> {
     if control.breach != 0 {
         return None;
     }
     match (state, control.answer) {
         (State::NeverAnswered, _) => Some(Reading::InForce),
-        // When a Begin has been answered, nothing is left to hand out.
+        // After the receiver has answered a Begin, no message is left to hand out.
         (_, Some(answer)) if answer.phase == Phase::Begin => None,
         (State::WaitsForReceiver, Some(_)) => Some(Reading::Last),
-        // The receiver goes on reading the life that it answered, whatever the hello says by now.
+        // The receiver continues to read the lines of the life that it answered, whatever HELLO is now.
         (_, Some(_)) => Some(Reading::InForce),
-        // A sender that waits has not written its lines yet: they belong to a life that was never answered.
+        // A sender that waits has not written its lines yet. The lines are those of a life that was never answered.
         (State::WaitsForReceiver, None) => Some(Reading::NeverAnswered),
         (_, None) => None,
     }
 }
 
+/// Reads the receiver's words.
 fn control_of(snapshot: &Snapshot) -> Control {
     let word = |at| snapshot.control(at);
     let doubts = word(control::DOUBTS);
@@ -225,6 +230,7 @@ fn control_of(snapshot: &Snapshot) -> Control {
     }
 }
 
+/// Reads the sender's words.
 fn header_of(snapshot: &Snapshot) -> Header {
     let word = |at| snapshot.header(at);
     let attached = Attached::from_word(word(header::ATTACHED));
@@ -241,6 +247,7 @@ fn header_of(snapshot: &Snapshot) -> Header {
     }
 }
 
+/// Finds the state of the link (SPEC N-9, N-14).
 fn state_of(control: &Control, header: &Header) -> State {
     let (answer, said) = (control.answer_word, header.hello_word);
     let Some(hello) = Hello::from_word(said) else {

@@ -10,34 +10,34 @@ const SHOWN: usize = 16;
 /// A message that its receiver has not handed out yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// Its number, which its sender knows: the position after its last line.
+    /// The number of the message: the position after its last line (SPEC N-8).
     pub number: u64,
-    /// Its type.
+    /// The type of the message.
     #[serde(rename = "type")]
     pub msg_type: u32,
-    /// Bytes of payload.
+    /// Number of bytes of the payload.
     pub len: u32,
-    /// The CPU that sent it, as the sender says.
+    /// The low 32 bits of the sending CPU's id, as the sender wrote them.
     pub cpu: u32,
     /// The payload's first bytes, in hexadecimal.
     pub begins: String,
 }
 
-/// The lines from the receiver's next position on.
+/// What the lines contain, from the receiver's next position on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Lines {
-    /// Messages that will be handed out, in this order.
+    /// Number of messages that will be handed out.
     pub unread: u64,
-    /// How many lines they take.
+    /// Number of lines that these messages take.
     pub unread_lines: u64,
-    /// The first of them.
+    /// The first ones of these messages, in the order in which they will be handed out.
     pub messages: Vec<Message>,
-    /// Messages after a line that is not published. They wait for that line.
+    /// Number of messages that are not in `unread`, because a line before them is not published.
     pub behind_gap: u64,
-    /// Set if no honest sender writes the next line: the lane goes into quarantine when the receiver comes there. The number
-    /// says why, as in [`Breach`](mk_ipi_abi::native::Breach).
+    /// Set if a correct sender does not write what is at position `end`: the lane goes into quarantine when the receiver comes to
+    /// this position. The value is the reason, a [`Breach`](mk_ipi_abi::native::Breach).
     pub breach_to_come: Option<u64>,
-    /// The position after the last line that is published.
+    /// The position after the last message that was found.
     pub end: u64,
 }
 
@@ -52,11 +52,13 @@ pub(super) struct Ring<'a> {
 /// How a receiver reads a lane.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// In order, up to the first line that is not published. A line that no honest sender writes is a breach.
+    /// The receiver hands out the messages up to the first line that is not published. A line that no correct sender writes is a
+    /// breach.
     InForce,
-    /// Like `InForce`, but also the messages after gaps, because the sender's next life has written Begin.
+    /// As `InForce`, but the receiver also hands out the messages after gaps, because the sender's next life has written Begin.
     Last,
-    /// A life that ended before it was answered: all valid messages, and no line is a breach.
+    /// The lines are those of a life that ended before it was answered. The receiver hands out all valid messages, and no line is
+    /// a breach.
     NeverAnswered,
 }
 
@@ -74,7 +76,7 @@ impl Ring<'_> {
         line.copied().unwrap_or_default()
     }
 
-    /// What a receiver finds if this is its next position.
+    /// What a receiver finds at `position`, if this is its next position.
     fn look(&self, position: u64) -> Found {
         let [word, about, ..] = self.line(position);
         let (tag, expected) = (LineTag::of_word(word), self.geometry.first_tag(position));
@@ -102,13 +104,14 @@ impl Ring<'_> {
         Found::Message(Message { number, msg_type: (word >> 32) as u32, len, cpu, begins })
     }
 
+    /// The first bytes of the payload of the message at `position`, in hexadecimal.
     fn begins(&self, position: u64, len: usize) -> String {
         let [_, _, first, second, ..] = self.line(position);
         let bytes = [first.to_le_bytes(), second.to_le_bytes()].concat();
         bytes.iter().take(len.min(SHOWN)).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Looks at all lines from `next` on. Lists at most `most` messages.
+    /// Reads all lines of the lane, from position `next` on. Lists at most `most` messages.
     pub fn look_through(&self, next: u64, reading: Reading, most: usize) -> Lines {
         let end = next.wrapping_add(self.geometry.lines().into());
         let mut found = Lines { end: next, ..Lines::default() };
@@ -127,7 +130,7 @@ impl Ring<'_> {
                 }
                 _ => {}
             }
-            // After a gap, lines of another lap are skipped.
+            // A line at which no message begins is skipped.
             gap = true;
             position = position.wrapping_add(1);
         }
@@ -136,6 +139,7 @@ impl Ring<'_> {
 }
 
 impl Lines {
+    /// Counts a message that was found, and lists it if it will be handed out and fewer than `most` are listed.
     fn add(&mut self, message: Message, behind_gap: bool, most: usize) {
         if behind_gap {
             self.behind_gap += 1;

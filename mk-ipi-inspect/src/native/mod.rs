@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A native region (SPEC chapter N). The modules from bottom to top: `lines`, `lane`, `judge`, and this one.
+//! A native region (SPEC chapter N). Each module uses only those that come before it in this list: `lines`, `lane`, `judge`, this
+//! one.
 
 mod judge;
 mod lane;
@@ -16,50 +17,51 @@ use mk_ipi_abi::native::{
 };
 use serde::Serialize;
 
-/// What the stamp says (SPEC N-1).
+/// The numbers in the stamp (SPEC N-1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shape {
-    /// Lanes: instances `0..lanes` can send here.
+    /// Number of lanes. Instances 0 to `lanes` - 1 can send here.
     pub lanes: u32,
-    /// Lines of each lane.
+    /// Number of lines of each lane.
     pub lines: u32,
-    /// Most bytes of a message.
+    /// The largest number of bytes of a message.
     pub max_len: u32,
-    /// Bytes of the region.
+    /// Size of the region in bytes.
     pub total_size: u64,
 }
 
-/// The receiver's words about itself (SPEC N-4).
+/// The receiver's words that do not belong to a lane (SPEC N-4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Receiver {
-    /// Its incarnation; `None` before its first life, or if LIFE is not valid.
+    /// The incarnation in LIFE. `None` if LIFE is 0 or not valid.
     pub life: Option<u32>,
-    /// LIFE as it is.
+    /// The word LIFE.
     pub life_word: u64,
-    /// True if it has said goodbye.
+    /// True if the receiver has said goodbye.
     pub over: bool,
-    /// Its heartbeat.
+    /// The word HEARTBEAT.
     pub heartbeat: u64,
-    /// True if it wants to be rung.
+    /// True if the receiver wants to be rung: ARMED is not 0.
     pub armed: bool,
-    /// The CPU and the vector at which it wants to be rung. `None` means those in the directory.
+    /// The CPU and the vector in BELL, at which the receiver wants to be rung. `None` if BELL is 0 or not valid: the receiver is
+    /// then rung at the doorbell in the directory.
     pub bell: Option<(u64, u8)>,
 }
 
-/// A region, explained.
+/// What was read from a native region.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Region {
-    /// Its physical address.
+    /// The physical address of the region.
     pub at: u64,
-    /// What the stamp says; `None` if it is refused.
+    /// The numbers in the stamp. `None` if the stamp is not valid.
     pub shape: Option<Shape>,
-    /// Its receiver.
+    /// The receiver's words that do not belong to a lane. `None` if the stamp is not valid.
     pub receiver: Option<Receiver>,
     /// The lanes that were used.
     pub lanes: Vec<Lane>,
-    /// How many other lanes there are, which were never used.
+    /// Number of lanes that were never used.
     pub unused_lanes: usize,
-    /// What was found.
+    /// What is wrong or remarkable in this region.
     pub findings: Vec<Finding>,
 }
 
@@ -68,12 +70,12 @@ pub const fn is_magic(word: u64) -> bool {
     word == MAGIC
 }
 
-/// Explains the region at `at`. `len` is its length in the directory, if that is known. For each lane at most `messages` unread
-/// messages are listed.
+/// Reads and checks the native region at address `at`. `len` is the size of the region in the directory, if there is a directory.
+/// For each lane at most `messages` unread messages are listed.
 ///
 /// # Errors
 ///
-/// If a part of it is not in the file.
+/// If a part of the region is not in the file.
 pub fn region(memory: &Memory, at: u64, len: Option<u64>, messages: usize) -> Result<Region, ReadError> {
     let available = memory.available(at).min(len.unwrap_or(u64::MAX)) & !7;
     let mut region =
@@ -123,29 +125,35 @@ fn stamp(memory: &Memory, at: u64, available: u64) -> Result<Result<Geometry, St
     Ok(stamp.check(available, other))
 }
 
+/// Adds the finding that the stamp is not valid.
 fn refused(mut notes: Notes<'_>, error: StampError) {
     let what = match error {
         StampError::Mkipi0nn { number, version } => {
-            format!("the stamp of MKIPI{number:03}, version {version}")
+            format!("the region has another layout, MKIPI{number:03} version {version}")
         }
         StampError::NoStamp { found, known } => {
             format!(
-                "no stamp: the first eight bytes are {found:#018x}; by its size it could be: {}",
+                "no stamp: the first eight bytes are {found:#018x}; layouts with regions of this size: {}",
                 names(known)
             )
         }
-        StampError::Version(v) => format!("a stamp of version {}.{}", v.major, v.minor),
+        StampError::Version(v) => {
+            format!("the stamp has version {}.{}, which is not supported", v.major, v.minor)
+        }
         StampError::Geometry { lanes, lines, max_len } => {
-            format!("a stamp with {lanes} lanes of {lines} lines for messages of {max_len} bytes")
+            format!("the stamp has numbers out of bounds: {lanes} lanes of {lines} lines for messages of {max_len} bytes")
         }
         StampError::Size(total) => {
-            format!("a stamp whose total of {total} bytes does not follow from its numbers")
+            format!("the total size in the stamp, {total} bytes, does not follow from its other numbers")
         }
-        StampError::TooSmall(needed) => format!("{needed} bytes are needed, but there are fewer"),
+        StampError::TooSmall(needed) => {
+            format!("the region needs {needed} bytes, and has fewer, or the file contains fewer")
+        }
     };
     notes.broken(what, "No kernel can attach this region: no message is sent or received here (SPEC N-1).");
 }
 
+/// The names of layouts, in one line.
 fn names(known: mk_ipi_abi::native::KnownLayouts) -> String {
     let names: Vec<String> = known.iter_names().map(|(name, _)| name.to_lowercase()).collect();
     if names.is_empty() {
@@ -154,33 +162,34 @@ fn names(known: mk_ipi_abi::native::KnownLayouts) -> String {
     names.join(", ")
 }
 
+/// Reads the receiver's words that do not belong to a lane, and adds findings about them.
 fn receiver_of(words: &[u64], notes: &mut Notes<'_>) -> Receiver {
     let word = |at: usize| words.get(at).copied().unwrap_or(0);
     let (life_word, bell_word, armed) = (word(receiver::LIFE), word(receiver::BELL), word(receiver::ARMED));
     let life = Life::from_word(life_word);
     match life {
-        // `judge::lived` looks whether there was a life.
+        // `judge::lived` says what this means.
         None if life_word == 0 => {}
         None => notes.broken(
-            format!("LIFE is {life_word:#x}, which is no life"),
-            "Kernels ring it all the same. They cannot see its restart or goodbye, only its HEARTBEAT. Its next life writes LIFE again (SPEC N-4, N-12).",
+            format!("LIFE is {life_word:#x}, which does not name a life"),
+            "Kernels ring the receiver all the same. They can see only its HEARTBEAT, not its restart or goodbye. Its next life writes LIFE again (SPEC N-4, N-12).",
         ),
         Some(life) if life.over => notes.note(
             format!("life {} of the receiver has said goodbye", life.incarnation.get()),
-            "Messages that are unread, and those that are sent meanwhile, wait for its next life (SPEC N-11).",
+            "Messages that are unread, and messages that are sent now, wait for its next life (SPEC N-11).",
         ),
         Some(_) => {}
     }
     if armed > 1 {
         notes.broken(
             format!("ARMED is {armed:#x}, neither 0 nor 1"),
-            "Senders with mk-ipi ring it, but other implementations need not (SPEC N-4).",
+            "Senders that use mk-ipi ring the receiver. Other implementations need not ring it (SPEC N-4).",
         );
     }
     let bell = Bell::from_word(bell_word);
     if bell_word != 0 && bell.is_none() {
         notes.broken(
-            format!("BELL is {bell_word:#x}, which is no doorbell"),
+            format!("BELL is {bell_word:#x}, which is not a valid doorbell"),
             "The receiver is rung at the doorbell in the directory (SPEC N-12).",
         );
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A mock machine, and its memory as a dump.
-#![allow(dead_code, reason = "each test uses its part")]
+//! A mock machine for the tests, whose memory can be read as a dump.
+#![allow(dead_code, reason = "no test uses all of this")]
 
 use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::{receiver, Breach, Geometry};
@@ -24,7 +24,7 @@ pub fn life(n: u32) -> Incarnation {
     Incarnation::new(n).unwrap()
 }
 
-/// A machine whose kernels boot one by one. Kernel `k` has the CPU with id 3 `k`.
+/// A mock machine with native regions. The test boots its kernels.
 pub struct World {
     pub machine: mk_ipi_mock::Machine,
     pub geometry: Geometry,
@@ -33,12 +33,13 @@ pub struct World {
 }
 
 impl World {
+    /// Makes a machine with this many kernels, which do not run yet. Kernel `k` has one CPU, with the id 3 `k`.
     pub fn new(kernels: usize) -> Self {
         let cpus: Vec<_> = (0..kernels).map(|k| [k as u64 * 3]).collect();
         Self::with_cpus(&cpus.iter().map(|cpus| &cpus[..]).collect::<Vec<_>>())
     }
 
-    /// A machine whose kernels have these CPUs.
+    /// Makes a machine whose kernels have these CPUs, and do not run yet.
     pub fn with_cpus(cpus: &[&[u64]]) -> Self {
         let builder = mk_ipi_mock::Machine::builder();
         let machine = cpus.iter().fold(builder, |b, cpus| b.kernel(cpus)).build();
@@ -47,7 +48,7 @@ impl World {
         Self { machine, geometry, regions, links: vec![None; cpus.len()] }
     }
 
-    /// A machine in which all kernels run and have attached each other.
+    /// Makes a machine in which all kernels run and have attached each other.
     pub fn booted(kernels: usize) -> Self {
         Self::new(kernels).boot_all()
     }
@@ -62,6 +63,7 @@ impl World {
         world
     }
 
+    /// Boots life `incarnation` of kernel `k`, which attaches all kernels and registers a handler that does nothing.
     pub fn boot(&mut self, k: usize, incarnation: u32) {
         let link = self.machine.kernel(k).boot(id(k), life(incarnation));
         let _ = link.register(TYPE, Callback::new(|_| ())).unwrap();
@@ -76,16 +78,17 @@ impl World {
         self.links[k].as_ref().unwrap()
     }
 
-    /// Lets every CPU take its interrupts and run its deferred work until there is none.
+    /// Lets every CPU take its interrupts and run its deferred work until none are left.
     pub fn settle(&self) {
         self.machine.run(|_| ()).unwrap();
     }
 
+    /// Sends a message. Returns its number.
     pub fn send(&self, from: usize, to: usize, payload: &[u8]) -> u64 {
         self.link(from).send(id(to), TYPE, payload).unwrap()
     }
 
-    /// True if kernel `k` was told that the lane of `from` is in quarantine for this breach.
+    /// True if kernel `k` got the event that the lane of `from` is in quarantine because of this breach.
     pub fn quarantined(&self, k: usize, from: usize, breach: Breach) -> bool {
         self.machine.kernel(k).peer_events().contains(&(id(from), PeerEvent::Quarantined(breach)))
     }
@@ -96,7 +99,7 @@ impl World {
         PhysAddr(self.regions[to].start().0 + at)
     }
 
-    /// The address of word `word` of the control line of that lane.
+    /// The address of word `word` of the control line for `from` in the region of `to`.
     pub fn control(&self, from: usize, to: usize, word: usize) -> PhysAddr {
         self.word(to, receiver::CONTROL + from * receiver::CONTROL_WORDS + word)
     }
@@ -106,17 +109,17 @@ impl World {
         PhysAddr(self.regions[to].start().0 + 8 * word as u64)
     }
 
-    /// The address of the first word of the line at `position`.
+    /// The address of the first word of the line at `position` in the lane of `from` in the region of `to`.
     pub fn tag(&self, from: usize, to: usize, position: u64) -> PhysAddr {
         self.lane(from, to, self.geometry.line_at(position))
     }
 
-    /// Writes a directory that names all kernels, and returns its address.
+    /// Writes a directory that lists all kernels, with entries that `change` has changed. Returns the address of the directory.
     pub fn write_directory(&self, change: impl Fn(&mut InstanceRecord)) -> PhysAddr {
         self.make_directory(2, change).range.start()
     }
 
-    /// Writes a directory with room for `room` CPUs of each kernel. If a kernel has more, the first ones are listed.
+    /// As `write_directory`, with room for `room` CPUs of each kernel. If a kernel has more CPUs, the first ones are listed.
     pub fn make_directory(&self, room: u32, change: impl Fn(&mut InstanceRecord)) -> Listed {
         let kernels = u32::try_from(self.regions.len()).unwrap();
         let range = self.machine.reserve(directory_size(kernels, room));
@@ -133,7 +136,7 @@ impl World {
         Listed { range, host }
     }
 
-    /// The entry of kernel `k`: running, rung at its first CPU.
+    /// An entry for kernel `k`: the state is running, and the doorbell CPU is the kernel's first one.
     pub fn record(&self, k: usize) -> InstanceRecord {
         InstanceRecord {
             instance: id(k),
@@ -148,7 +151,7 @@ impl World {
         }
     }
 
-    /// Kernel `k` follows the directory, and asks it whose a CPU is from then on.
+    /// Makes kernel `k` follow the directory. From now on the kernel reads in it to which instance a CPU belongs.
     pub fn follow(&self, k: usize, listed: &Listed) -> Result<u32, JoinError> {
         let kernel = self.machine.kernel(k);
         kernel.read_directory(listed.range);
@@ -156,23 +159,24 @@ impl World {
         self.link(k).follow(&Directory::open(mapping.words()).unwrap(), |_, _| ())
     }
 
-    /// All of the memory, as a dump.
+    /// The bytes of a raw dump of all memory.
     pub fn bytes(&self) -> Vec<u8> {
         let memory = self.machine.memory();
         let words = (memory.start().0..memory.end().0).step_by(8);
         words.flat_map(|at| self.machine.peek(PhysAddr(at)).to_le_bytes()).collect()
     }
 
+    /// All memory, for the inspector.
     pub fn memory(&self) -> Memory {
         Memory::of_bytes(self.bytes(), Some(MEMORY_START.0)).unwrap()
     }
 
-    /// The machine, explained.
+    /// What the inspector finds in the machine.
     pub fn inspect(&self) -> Machine {
         Machine::find(&self.memory(), 4).unwrap()
     }
 
-    /// The region of `k`, explained.
+    /// What the inspector finds in the region of kernel `k`.
     pub fn region(&self, k: usize) -> native::Region {
         let found = Machine::at(&self.memory(), self.regions[k].start().0, Kind::Native, 4).unwrap();
         match found.regions.into_iter().next().unwrap().region {
@@ -182,21 +186,21 @@ impl World {
     }
 }
 
-/// A directory, as its host has it.
+/// A directory that the host has mapped for writing.
 pub struct Listed {
     pub range: PhysRange,
     host: Mapping<MockWord>,
 }
 
 impl Listed {
-    /// The host writes an entry.
+    /// Writes an entry, as the host.
     pub fn write(&self, record: InstanceRecord, cpus: &[u64]) -> Result<u32, WriteError> {
         let cpus: Vec<_> = cpus.iter().copied().map(PhysCpuId).collect();
         DirectoryWriter::take_over(self.host.words()).unwrap().write(&record, &cpus)
     }
 }
 
-/// An ELF core dump of that memory, in two segments.
+/// An ELF core dump of memory that begins at address `start` and contains `bytes`, in two segments.
 pub fn elf_core(bytes: &[u8], start: u64) -> Vec<u8> {
     let (near, far) = bytes.split_at(bytes.len() / 2);
     let headers = 64 + 2 * 56;
