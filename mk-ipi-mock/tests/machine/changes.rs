@@ -483,3 +483,29 @@ fn a_kernel_that_was_started_again_has_no_directory_yet() {
     world.machine.restart_kernel(1);
     assert_eq!(has_cpu(), None);
 }
+
+#[test]
+fn after_follow_no_cpu_rings_by_the_former_entry_under_any_seed() {
+    let mut others = 0;
+    for seed in 0..200 {
+        let world = World::joined_with(seed, &[&[0, 1], &[10, 11]]);
+        world.write(InstanceRecord { doorbell_cpu: PhysCpuId(11), ..world.record(1) }, &[10, 11]);
+        let rung = || world.machine.doorbells_at(PhysCpuId(10));
+        let before = rung();
+        let followed = Mutex::new(0);
+        let run = world.machine.run(|cpu| match cpu.id().0 {
+            0 => {
+                while world.follow(0).0.is_err() {
+                    cpu.relax();
+                }
+                *followed.lock().unwrap() = rung();
+            }
+            1 => (0..4).for_each(|n| _ = world.send(0, 1, n)),
+            _ => (),
+        });
+        run.unwrap();
+        assert_eq!(rung(), *followed.lock().unwrap(), "seed {seed}");
+        others += u64::from(rung() != before);
+    }
+    assert!(others > 10, "CPU 1 rang by the former entry under {others} seeds only");
+}
