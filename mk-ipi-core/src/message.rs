@@ -107,6 +107,13 @@ mod tests {
     }
 
     #[test]
+    fn debug_output_has_the_length_and_no_byte_of_the_payload() {
+        let shown = std::format!("{:?}", of_type(7, &[0x41; 3]));
+        assert!(shown.contains("len: 3") && shown.contains("MessageType"), "{shown}");
+        assert!(!shown.contains("41") && !shown.contains("65"), "{shown}");
+    }
+
+    #[test]
     fn a_pfn_needs_type_and_size() {
         let bytes = encode_pfn(Pfn(9));
         assert_eq!(of_type(MK_PFN_IPI_TYPE.0, &bytes).pfn(), Ok(Pfn(9)));

@@ -308,8 +308,10 @@ mod tests {
         assert_ne!(other.handle_from_bits(a.to_bits()), a);
         assert_eq!(r.unregister(r.handle_from_bits(2), || ()), Err(UnregisterError::OtherRegistry));
         assert_eq!(r.unregister(b, || ()), Ok(()));
-        let _ = r.register(MessageType(1), &nop).unwrap();
+        let next = r.register(MessageType(1), &nop).unwrap();
         assert_eq!(r.unregister(r.handle_from_bits(b.to_bits()), || ()), Err(UnregisterError::Stale));
+        assert_ne!(next.to_bits(), b.to_bits(), "the entry has another serial");
+        assert_eq!(r.unregister(r.handle_from_bits(next.to_bits()), || ()), Ok(()));
     }
 
     #[test]

@@ -436,3 +436,16 @@ fn of_a_kernel_that_dies_in_a_handler_one_message_is_in_doubt_and_none_is_lost()
         assert_eq!(world.link(0).handled(id(1)), Ok(u64::from(LINES) + 1));
     }
 }
+
+#[test]
+fn a_sender_that_waits_is_told_once_that_it_is_refused() {
+    let world = World::booted(2);
+    world.fill(0, 1);
+    assert_eq!(world.link(0).want_space(id(1), 1), Ok(false));
+    world.machine.poke(world.control(0, 1, control::BREACH), Breach::Tag as u64);
+    for now in 1..4 {
+        world.link(0).tick(now, 10);
+    }
+    let refused = (id(1), PeerEvent::Refused(Breach::Tag));
+    assert_eq!(world.events(0).into_iter().filter(|event| *event == refused).count(), 1);
+}

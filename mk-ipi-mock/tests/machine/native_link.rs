@@ -2,7 +2,7 @@
 //! Each test is about a fault of the native link that was found and corrected. It checks the correct behaviour.
 
 use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
-use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, MessageInfo, Phase};
+use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, Life, MessageInfo, Phase};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::{Directory, DirectoryWriter};
 use mk_ipi_core::platform::{Access, Peer, PeerEvent, PhysMemory};
@@ -362,6 +362,8 @@ fn a_message_says_who_sent_it_to_which_life_and_from_which_cpu() {
     world.boot(0, SECOND);
     world.boot(1, Incarnation::FIRST);
     world.settle();
+    let life = world.link(1).instance(id(0)).unwrap().life();
+    assert_eq!(life, Some(Life { incarnation: SECOND, over: false }));
     type Origin = (Option<InstanceId>, Option<Incarnation>, Option<Incarnation>, Option<u64>, PhysCpuId);
     let origins: Arc<Mutex<Vec<Origin>>> = Arc::default();
     let noted = origins.clone();

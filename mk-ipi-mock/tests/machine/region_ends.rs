@@ -164,3 +164,17 @@ fn what_a_detached_sender_said_of_itself_is_gone() {
     assert_eq!(attached(at), None);
     world.follow(0).0.unwrap();
 }
+
+#[test]
+fn the_host_keeps_an_ending_instance_from_its_pool() {
+    let world = World::joined(&[&[0], &[10], &[20]]);
+    let pooled = world.pooled();
+    world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
+    let new = InstanceRecord { region: Some(pooled), incarnation: life(2), ..world.record(1) };
+    world.write(new, &[10]);
+    world.follow(0).0.unwrap();
+    world.write(InstanceRecord { state: State::Dead, ..new }, &[10]);
+    world.write(InstanceRecord { state: State::Ending, ..new }, &[10]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)], "it is not removed");
+    assert!(!world.links[0].instance(id(1)).unwrap().is_live());
+}
