@@ -320,9 +320,9 @@ pub struct Peer {
 /// | `Up` | `tick` | once for each life of the peer, however often it is attached | nothing: **do not attach it again**; the link continues by itself |
 /// | `Dead` | `tick` | once for each life that says goodbye | nothing: messages that are sent now wait for the next life |
 ///
-/// These events end the wait of a sender for space or for an answer: `Space` and `Answered`, `Refused`, `Dead`, `Up`, `Suspect`,
-/// and `Unsettled` with `ReadDirectory` if the region is gone. All except `Space` and `Answered` need
-/// [`tick`](crate::Endpoint::tick).
+/// These events end the wait of a sender for space or for an answer: `Space` and `Answered`, `Refused`, `Dead`, `Up`, and
+/// `Unsettled` with `ReadDirectory` if the region is gone. All except `Space` and `Answered` need
+/// [`tick`](crate::Endpoint::tick). `Suspect` ends no wait: the peer may only be slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// Messages of this life of the peer follow. All messages of its former lives have been delivered. Reported once for each

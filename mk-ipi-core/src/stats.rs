@@ -41,7 +41,7 @@ counters! {
     not_rung => NotRung,
     /// Calls of `on_interrupt`.
     interrupts => Interrupts,
-    /// Messages copied out of a slot into the queue.
+    /// On RFC v2, messages copied out of a slot into the queue. On the native link, messages read from a lane.
     received => Received,
     /// Messages given to at least one handler.
     handled => Handled,

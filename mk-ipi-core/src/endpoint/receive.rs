@@ -156,7 +156,7 @@ impl<
     }
 
     /// The same as [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls from time to time. It does
-    /// not request doorbells when no message is left. It schedules another run only if another CPU tried to read the lanes
+    /// not request doorbells when no message is left, and leaves ARMED as it is. It schedules another run only if another CPU tried to read the lanes
     /// meanwhile. For constant polling use a [`poller`](Self::poller).
     pub fn drain(&self) -> Deferred {
         self.run(self.own().as_deref(), false)
