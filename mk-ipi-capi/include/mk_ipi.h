@@ -653,7 +653,8 @@ typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int erro
  *
  * `size`: `sizeof(struct mk_ipi)`. A wrong size means that the header and the library have different versions or limits.
  * Returns 0; -EINVAL if `mk` or `ops` is NULL or misaligned, a required operation is NULL (the operation `log` prints its name),
- * or `size` or `ops->size` is wrong; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance in `mk` already.
+ * `size` or `ops->size` is wrong, or `ops->reserved` is not 0; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance
+ * in `mk` already.
  *
  * Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and needs little stack.
  *

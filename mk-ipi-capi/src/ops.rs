@@ -175,8 +175,8 @@ macro_rules! needed {
 }
 
 impl CPlatform {
-    /// Checks and copies the table at `ops`. `EINVAL` if `ops` is NULL or misaligned, or if the table has another size or lacks a
-    /// required operation; `EPROTO` if it has another version.
+    /// Checks and copies the table at `ops`. `EINVAL` if `ops` is NULL or misaligned, or if the table has another size, a
+    /// `reserved` that is not 0, or lacks a required operation; `EPROTO` if it has another version.
     ///
     /// # Safety
     ///
@@ -201,6 +201,10 @@ impl CPlatform {
         // SAFETY: the table has this size (the caller). Any bits are valid for integers, pointers, and functions that may be
         // NULL.
         let ops = unsafe { ops.read() };
+        if ops.reserved != 0 {
+            keep_init(c"mk_ipi: the field reserved of the table of operations is not 0");
+            return Err(Errno::EINVAL);
+        }
         let (ctx, log) = (ops.ctx, ops.log);
         Self::complete(ops).map_err(|missing| {
             write_line(ctx, log, missing);

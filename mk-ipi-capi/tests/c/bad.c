@@ -42,6 +42,9 @@ static void tables(void)
 	ops.version++;
 	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EPROTO);
 	ops.version--;
+	ops.reserved = 1;
+	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EINVAL);
+	ops.reserved = 0;
 	GIVES(mk_ipi_init(&mk, sizeof(mk) - 1, &ops), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_init(&mk, sizeof(mk), NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_init(NULL, sizeof(mk), &ops), -MK_IPI_EINVAL);

@@ -271,22 +271,29 @@ fn make<W: Word, E: AnyEndpoint + ?Sized>(
     Ok(directory)
 }
 
-/// Undoes what [`start`] and [`make`] have done.
+/// Undoes what [`start`] and [`make`] have done. If another CPU uses an instance for too long, that instance and our identity
+/// stay.
 fn undo<E: AnyEndpoint + ?Sized>(endpoint: &E, plan: &HostPlan<'_>, directory: Mapped<'_, E::Platform>) {
     // Clear the directory first, so that no kernel can find the regions that are removed below.
     directory.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
     drop(directory);
+    let mut all_gone = true;
     for instance in plan.instances.iter().rev() {
-        // An instance that was not created is unknown, and the call then changes nothing. If another CPU uses the instance in an
-        // interrupt handler, try again.
-        for _ in 0..TURNS {
-            match endpoint.destroy_instance(instance.id) {
-                Err(DestroyError::InUse(_)) => endpoint.platform().relax(),
-                _ => break,
+        // If another CPU uses the instance in an interrupt handler, try again.
+        let destroyed = (0..TURNS).find_map(|_| match endpoint.destroy_instance(instance.id) {
+            Err(DestroyError::InUse(_)) => {
+                endpoint.platform().relax();
+                None
             }
-        }
+            done => Some(done),
+        });
+        // An instance that was not created is unknown.
+        all_gone &= matches!(destroyed, Some(Ok(()) | Err(DestroyError::Unknown)));
     }
-    endpoint.forget_identity();
+    // With an instance in the table, the identity must stay.
+    if all_gone {
+        endpoint.forget_identity();
+    }
 }
 
 /// Returns the directory entry of an instance whose region was created.
