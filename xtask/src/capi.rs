@@ -99,7 +99,8 @@ impl Limits {
         let mut text = header.to_owned();
         for (name, limit) in self.named() {
             let at = format!("\n#define {name} ");
-            let (before, rest) = text.split_once(&at).with_context(|| format!("the header lacks {name}"))?;
+            let (before, rest) =
+                text.split_once(&at).with_context(|| format!("the header does not define {name}"))?;
             let (usual, after) = rest.split_once('\n').with_context(|| format!("no line follows {name}"))?;
             let limit = limit.map_or_else(|| usual.to_owned(), |limit| limit.to_string());
             text = format!("{before}{at}{limit}\n{after}");

@@ -138,7 +138,7 @@ pub fn runnable(qemu: &Qemu, modes: Modes, ci: bool) -> Result<(Vec<Mode>, Optio
 
 /// The result of a demo.
 pub struct Outcome {
-    /// What both ends of each pair counted.
+    /// The counts of the senders and receivers, and the other results.
     pub summary: Summary,
     /// A note about a mode that could not run, if there is one.
     pub not_run: Option<String>,

@@ -91,9 +91,9 @@ pub struct Kernel {
 pub struct Progress {
     /// Instance id.
     pub kernel: u32,
-    /// Messages handled so far.
+    /// Number of messages that the kernel has received so far.
     pub done: u64,
-    /// Messages to handle.
+    /// Number of messages that it will receive at least.
     pub total: u64,
 }
 
@@ -194,7 +194,7 @@ pub enum CaseResult {
     Pass,
     /// The clause does not hold.
     Fail,
-    /// The case cannot run here; the detail says why.
+    /// The case cannot run on this machine. The detail says why.
     Skip,
 }
 
@@ -517,7 +517,7 @@ impl Report {
 fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
     let mut problems = Vec::new();
     if s.mode != order.mode {
-        problems.push(format!("sent in {}", s.mode));
+        problems.push(format!("the sender ran in {} mode", s.mode));
     }
     // Streams run on until the last kill or move, so they can have more messages than ordered.
     let goes_on = order.kills != 0 || order.moves != 0;
@@ -527,7 +527,7 @@ fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
     // While a kernel is dead, ARMED can stay 1 in its lanes. Then each message to it causes a doorbell.
     let streams = order.generation == Generation::Native && !goes_on && s.sent >= STREAM;
     if streams && s.doorbells > s.sent / 10 {
-        problems.push(format!("{} doorbells for {} messages", s.doorbells, s.sent));
+        problems.push(format!("{} doorbells for {} messages are more than one for ten", s.doorbells, s.sent));
     }
     problems
 }
@@ -535,7 +535,7 @@ fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
 fn received_problems(r: &Received, order: &Order) -> Vec<String> {
     let mut problems = Vec::new();
     if r.mode != order.mode {
-        problems.push(format!("received in {}", r.mode));
+        problems.push(format!("the receiver ran in {} mode", r.mode));
     }
     for (what, count) in
         [("lost", r.lost), ("torn", r.torn), ("doubled", r.doubled), ("out of order", r.disordered)]

@@ -114,7 +114,10 @@ fn each_flaw_alone_is_a_problem() {
         with(3, r#"@{"kernel":{"id":7,"lang":"rust","cpu":7,"life":1}}"#),
         ["kernel 7 reported, but there is no such kernel"]
     );
-    assert_eq!(with(4, &sent(0, 1, 10).replace("xapic", "x2apic")), ["xAPIC 0->1: sent in x2APIC"]);
+    assert_eq!(
+        with(4, &sent(0, 1, 10).replace("xapic", "x2apic")),
+        ["xAPIC 0->1: the sender ran in x2APIC mode"]
+    );
     assert_eq!(
         with(6, &received(0, 1, [10, 0, 0, 0]).replace("native", "rfc-v2")),
         ["xAPIC 0->1: the receiver did not report"]

@@ -113,7 +113,7 @@ pub struct KillsArgs {
     /// How often a process is killed
     #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     kills: u64,
-    /// The seed of the random moments
+    /// The seed that chooses the random moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

@@ -27,7 +27,7 @@ const ICR: u32 = 0x830;
 /// The names of the symbols of interrupt entries begin with this text (`doorbell_entry!` of mk-ipi-x86).
 const ENTRY: &str = "mk_ipi_entry_";
 
-/// The number of correct doorbells and entries in the images.
+/// The numbers of doorbells and interrupt entries that were checked and are right.
 pub struct Found {
     /// For each architecture, the number of doorbells that have their fence.
     doorbells: [(Arch, usize); 3],

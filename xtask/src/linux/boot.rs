@@ -39,7 +39,7 @@ pub enum Scenario {
     Fuzz(u64),
     /// Tests only the consoles, and the devices by which programs talk.
     Programs,
-    /// A shell for the user.
+    /// Gives the user a shell.
     Shell,
 }
 

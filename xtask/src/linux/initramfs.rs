@@ -65,7 +65,10 @@ fn lines(entries: &[Entry]) -> Result<String> {
     lines.push("slink /bin/sh busybox 777 0 0".into());
     for Entry { to, from } in entries {
         let from = from.display().to_string();
-        ensure!(!from.contains(char::is_whitespace), "the path {from} must not contain blanks");
+        ensure!(
+            !from.contains(char::is_whitespace),
+            "the path {from} has a blank, which gen_init_cpio does not accept"
+        );
         lines.push(format!("file {to} {from} {} 0 0", if runs(Path::new(&from)) { "755" } else { "644" }));
     }
     Ok(lines.join("\n") + "\n")

@@ -87,7 +87,7 @@ pub struct Built {
 }
 
 impl Built {
-    /// The file that a boot loader loads.
+    /// The image of Linux for a boot loader.
     pub fn image(&self) -> PathBuf {
         self.out.join("arch/x86/boot/bzImage")
     }

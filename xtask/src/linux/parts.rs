@@ -58,7 +58,7 @@ pub fn build(places: &Places, linux: &Built, spawn: bool, iperf: bool) -> Result
 /// The files that are in both initramfs: the files in the folder `folder` of the module, busybox, the module, and some programs.
 fn common(places: &Places, folder: &str, modules: &Modules, iperf: bool) -> Result<Vec<Entry>> {
     let mut entries = initramfs::tree(&places.root.join(stage::MODULE).join(folder))?;
-    entries.push(entry("/bin/busybox", provision::busybox().context("no static busybox")?));
+    entries.push(entry("/bin/busybox", provision::busybox().context("a static busybox was not found")?));
     entries.push(entry("/lib/modules/mk_ipi.ko", modules.mk_ipi.clone()));
     entries.push(entry(format!("/bin/{TALK}"), tool(places, TALK)?));
     if iperf {
@@ -103,7 +103,7 @@ fn spawned(places: &Places, linux: &Built, modules: &Modules, iperf: bool) -> Re
 
 /// A program of this machine, in `/bin`; and the libraries that it loads, at the same paths as on this machine.
 fn with_libraries(program: &str) -> Result<Vec<Entry>> {
-    let file = cmd::which(program).with_context(|| format!("no {program}"))?;
+    let file = cmd::which(program).with_context(|| format!("{program} was not found"))?;
     let said = cmd::output(clean("ldd").arg(&file))?;
     let libraries = libraries(&said).into_iter().map(|path| entry(path, path.into()));
     Ok(libraries.chain([entry(format!("/bin/{program}"), file.clone())]).collect())

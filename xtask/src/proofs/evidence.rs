@@ -50,7 +50,7 @@ pub struct Figures {
     figures: Vec<Figure>,
 }
 
-/// The result of one run.
+/// A figure, and the run that measured it.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 struct Figure {

@@ -175,8 +175,11 @@ impl List {
             }
             let test = if row.test.contains(' ') { row.test.clone() } else { format!("`{}`", row.test) };
             let breaks: Vec<_> = row.breaks.iter().map(|b| b.what.as_str()).collect();
-            let kind =
-                row.kind.as_ref().or(self.suites.get(&row.suite).map(|s| &s.kind)).context("no suite")?;
+            let kind = row
+                .kind
+                .as_ref()
+                .or(self.suites.get(&row.suite).map(|s| &s.kind))
+                .context("a row has a suite that is not defined")?;
             writeln!(out, "| {names} | {}: {test} | {kind} | {} |", row.suite, breaks.join("; "))?;
         }
         let run = |(name, s): (&String, &Suite)| match s.in_xtask {

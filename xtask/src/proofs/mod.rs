@@ -89,7 +89,10 @@ fn try_all(places: &Places, provision: &Provision, args: &ProofsArgs) -> Result<
     let (mut bad, mut table, start) = (0, Table::new(), Instant::now());
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["test", "code", "result"]);
     for (number, one) in tries.iter().enumerate() {
-        let suite = list.suites.get(&one.row.suite).with_context(|| format!("no suite {}", one.row.suite))?;
+        let suite = list
+            .suites
+            .get(&one.row.suite)
+            .with_context(|| format!("there is no suite {}", one.row.suite))?;
         let run = || tree.run(suite, one.row, provision);
         let end = one.broken.map_or_else(run, |b| tree.broken(b, run)?)?;
         let code = one.broken.map_or("as it is", |b| b.what.as_str());

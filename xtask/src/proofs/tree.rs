@@ -97,7 +97,7 @@ impl Tree {
         }
         let (out, err) = (self.log.with_extension("out"), self.log.with_extension("err"));
         cargo.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?);
-        let status = cargo.status().context("timeout")?;
+        let status = cargo.status().context("`timeout` could not be started")?;
         let (out, err) = (read(&out)?, read(&err)?);
         let ran = out
             .lines()

@@ -79,7 +79,7 @@ pub const MSRV: &str = "1.85.0";
 pub struct Plan {
     /// A description for the user, such as "install gcc".
     pub what: String,
-    /// Installs it.
+    /// Does the installation.
     pub act: Box<dyn FnOnce() -> Result<()>>,
 }
 
