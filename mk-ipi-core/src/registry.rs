@@ -315,6 +315,26 @@ mod tests {
     }
 
     #[test]
+    fn the_only_handler_of_a_type_is_kept_until_the_registry_changes() {
+        let nop = |_: &Message<'_>| ();
+        let r: Registry<Fn0<'_>, 4> = Registry::new();
+        let first = r.register(MessageType(1), &nop).unwrap();
+        let _ = r.register(MessageType(2), &nop).unwrap();
+        let mut recent = Recent::NONE;
+        let mut dispatched = |ty| (r.dispatch_recent(&mut recent, &message(ty)), recent.entry.is_some());
+        assert_eq!([1, 1, 2, 3].map(&mut dispatched), [(1, true), (1, true), (1, true), (0, false)]);
+        assert_eq!(dispatched(1), (1, true));
+        let second = r.register(MessageType(1), &nop).unwrap();
+        assert_eq!([1, 2, 1].map(&mut dispatched), [(2, false), (1, true), (2, false)]);
+        assert_eq!(r.unregister(second, || ()), Ok(()));
+        assert_eq!([1, 1].map(&mut dispatched), [(1, true); 2]);
+        // The entry of type 1 is in use, so it is closed, and its type is no longer served.
+        assert!(r.entries[first.index].close(Some(first.serial)));
+        r.version.fetch_add(1, Ordering::Relaxed);
+        assert_eq!([1, 2].map(&mut dispatched), [(0, false), (1, true)]);
+    }
+
+    #[test]
     fn a_registry_is_made_in_place() {
         let nop = |_: &Message<'_>| ();
         let mut place = core::mem::MaybeUninit::<Registry<Fn0<'_>, 3>>::uninit();

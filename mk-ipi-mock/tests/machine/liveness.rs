@@ -49,6 +49,21 @@ fn senders_that_find_a_slot_busy_make_up_for_a_lost_doorbell() {
 }
 
 #[test]
+fn a_busy_slot_is_rung_again_once_in_so_many_tries() {
+    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
+    let [host, _] = machine.link(SlotPolicy::Exclusive);
+    host.send(PEER, TYPE, &[1]).unwrap();
+    let rings = |tries: u64| {
+        let before = machine.doorbells_at(PhysCpuId(1));
+        (0..tries).for_each(|_| assert_eq!(host.send(PEER, TYPE, &[2]), Err(SendError::Busy)));
+        machine.doorbells_at(PhysCpuId(1)) - before
+    };
+    let apart = (1..1000).find(|_| rings(1) == 1).unwrap();
+    assert!(apart > 1);
+    assert_eq!((rings(apart - 1), rings(1), rings(10 * apart)), (0, 1, 10));
+}
+
+#[test]
 fn a_message_that_came_before_its_receiver_knew_itself_is_found() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
     let [host, _] = machine.link(SlotPolicy::Exclusive);

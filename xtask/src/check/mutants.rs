@@ -29,6 +29,8 @@ const ROUNDS: [Round; 3] = [
 const FIRST_OF_CORE: usize = 1;
 /// Files that no kernel contains: tests, and the words of the loom models.
 const TESTS: [&str; 4] = ["**/*tests.rs", "**/loom_tests/**", "**/litmus.rs", "**/sync/weak.rs"];
+/// Functions of tests that are in a file with other code.
+const TEST_FUNCTIONS: &str = "tests::";
 /// Changes that no test can notice, each with the reason.
 const EXPLAINED: &str = "tests/mutants.toml";
 
@@ -162,7 +164,7 @@ fn try_changes(
     cmd.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
     cmd.args(["mutants", "--package", name, "--no-times"]);
     cmd.arg("--jobs").arg(args.jobs.to_string()).arg("--output").arg(&out);
-    cmd.args(TESTS.iter().flat_map(|files| ["--exclude", files]));
+    cmd.args(TESTS.iter().flat_map(|files| ["--exclude", files])).args(["--exclude-re", TEST_FUNCTIONS]);
     if changes.is_empty() {
         cmd.args(args.shard.iter().flat_map(|shard| ["--sharding", "round-robin", "--shard", shard]));
     } else {
