@@ -44,17 +44,23 @@ impl<
 {
     /// Applies changes of the directory since the last call, or since [`join`](Self::join): removes instances whose region ends,
     /// adds new instances, and uses the doorbells that the directory names now. Calls `each` for every change. Returns the
-    /// generation of the directory. All our lanes contain this generation from then on. So the host knows that no CPU of ours
-    /// rings a CPU, or uses a region, that only an older generation named (SPEC D-7, N-17).
+    /// generation of the directory. Before it returns, it stores this generation in each of our lanes, where the host reads it.
+    /// The host then knows that we have stopped using what only older generations listed: CPUs to ring, and regions (SPEC D-7,
+    /// N-17).
     ///
-    /// If nothing has changed, this is one load. Call it where sleeping is allowed: from time to time, and at each
-    /// [`PeerEvent::ReadDirectory`](crate::platform::PeerEvent::ReadDirectory). One caller at a time is admitted.
+    /// If nothing has changed, this reads only one word of the directory. Call it where sleeping is allowed: from time to time,
+    /// and at each [`PeerEvent::ReadDirectory`](crate::platform::PeerEvent::ReadDirectory). One caller at a time is admitted.
     ///
     /// Our own instance, and instances whose region came from our own pool, are not removed. A dead or ending instance is not rung.
     ///
     /// # Errors
-    /// `Busy`, `Changing`, `InUse`, `Ringing`, and `Entry` if the entry of an instance in our table cannot be read. The other changes
-    /// were applied. Call again.
+    /// After each error, call again. Our lanes do not get the new generation until a call succeeds.
+    ///
+    /// - `Changing`, `InUse`, `Entry`: the change of an instance could not be applied. The other changes were applied. `Entry`
+    ///   means that the entry of an instance in our table cannot be read.
+    /// - `Ringing`: all changes were applied, but a CPU of ours may still ring a doorbell of a former entry.
+    /// - `Busy`: another call of `follow` runs, and this call applied nothing. Or all changes were applied, but another CPU added
+    ///   an instance meanwhile.
     pub fn follow(
         &self,
         directory: &Directory<'_, P::Word>,
@@ -88,9 +94,10 @@ impl<
             Ok(None) => {}
             Err(e) => done = Err(e),
         };
-        // Another CPU may add an instance at the same time, by an older entry. Then the next call reads the whole directory again.
+        // Another CPU may add an instance at the same time, and use an older entry for it. That CPU changes `attachments`. So
+        // this call returns `Busy`, or the next call reads the whole directory again.
         let before = self.attachments.load(Ordering::Relaxed);
-        // Removals first: another instance may have the region by now.
+        // Removals first: a new instance may use the memory of a region that ended.
         directory.ids().for_each(|id| note(id, self.update_known(id, directory, generation)));
         let mut added = 0u32;
         for id in directory.ids() {
@@ -102,7 +109,8 @@ impl<
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
         }
-        // From here on no CPU of ours chooses a doorbell of an older entry. A CPU that chose one before may still ring.
+        // From here on no CPU of ours reads an older entry. But a CPU may have accepted a BELL because of an older entry, and
+        // that BELL is cached. Forget it, and then wait for the CPUs that still ring it.
         self.instances.all().for_each(|known| known.sender().into_iter().for_each(|s| s.forget_bell()));
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
@@ -116,10 +124,10 @@ impl<
         Ok(generation)
     }
 
-    /// Stores the generation that we have followed in our lanes (SPEC N-17). Leaves out the lane of an instance that another CPU has
-    /// added meanwhile, because its entry may be older.
+    /// Stores in our lanes the generation that we have followed (SPEC N-17). If another CPU has added an instance meanwhile, our
+    /// lane in its region is left out, because that CPU may have used an older entry.
     fn has_followed(&self, generation: u32) {
-        // The physical ids of our own CPUs may have changed too.
+        // Forget the cached physical ids of our own CPUs, because they may have changed too. 0 means that nothing is cached.
         self.cpus.iter().for_each(|cpu| cpu.physical.store(0, Ordering::Relaxed));
         for instance in self.instances.all().filter(|instance| instance.has_applied(generation)) {
             instance.sender().into_iter().for_each(|sender| sender.follow(generation));
@@ -159,8 +167,8 @@ impl<
                 let changed = known.change(record.incarnation, bell);
                 let comes_or_goes = known.set_live(is_live);
                 if (comes_or_goes || changed) && is_live {
-                    // Messages that were sent meanwhile may not have rung. If this ring fails too, the peer finds them in its
-                    // next `tick`.
+                    // We may have sent messages while the peer was dead, or had another doorbell. Then no doorbell of ours may
+                    // have reached it. If this ring fails, the peer finds them in its next `tick`.
                     let _ = self.ring_if_wanted(&known);
                 }
                 let changed = comes_or_goes || changed;
@@ -211,10 +219,13 @@ impl<
         Ok((now != Some(Followed::Removed)).then_some(Followed::Added))
     }
 
-    /// Calls `each` for every instance that says in ATTACHED that it has our native region mapped, and that has not followed the
-    /// directory to `generation`. Such an instance may still ring CPUs, or use regions, that only an older generation named. The
-    /// word of a killed life stays, and only the host knows whether the CPUs of that life have stopped. Our own instance is left
-    /// out: for it the result of [`follow`](Self::follow) says the same.
+    /// Finds the instances that have our native region mapped, but have not followed the directory to `generation`. Both are read
+    /// from their ATTACHED words. Calls `each` for each of them. Such an instance may still use what only an older
+    /// generation listed: CPUs to ring, and regions.
+    ///
+    /// A life that is killed does not clear its ATTACHED word, so `each` can be called for it too. Only the host knows whether
+    /// the CPUs of that life have stopped. `each` is not called for our own instance: [`follow`](Self::follow) returns the
+    /// generation that this kernel has followed.
     ///
     /// # Errors
     /// `NotNative` if this kernel has no native region of its own. Only native regions have the word ATTACHED.
@@ -235,7 +246,8 @@ impl<
     }
 }
 
-/// The word [`Endpoint::followed`]: a generation that was followed, and how often an instance had been added then.
+/// The value of [`Endpoint::followed`]: the generation that was followed, and in the upper half the value that `attachments` had
+/// then.
 fn followed(attachments: u32, generation: u32) -> u64 {
     u64::from(attachments) << 32 | u64::from(generation)
 }
@@ -243,7 +255,7 @@ fn followed(attachments: u32, generation: u32) -> u64 {
 /// Whether the record has the region that we have mapped, with the same layout and flags.
 fn is_same<W: Word>(known: &crate::instance::Instance<W>, record: &InstanceRecord) -> bool {
     let LinkConfig::RfcV2 { slots, policy } = config_of(record, &[]).link else {
-        // The length of a native region is in its stamp.
+        // Only the start is compared, because the stamp of a native region gives the length.
         let start = |range: Option<PhysRange>| range.map(PhysRange::start);
         let same = known.link.layout() == record.region.map(|_| record.layout)
             && start(known.region()) == start(record.region);
