@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Replaces examples/bare-metal/src/second.rs. A guest has only one CPU.
+//! Replaces examples/bare-metal/src/second.rs. A guest (arch.rs says what a guest is) has only one CPU.
 
 use mk_ipi_abi::PhysCpuId;
 

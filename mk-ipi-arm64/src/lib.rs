@@ -3,9 +3,11 @@
 //! registers.
 //!
 //! [`Gic`] is the doorbell. It accesses the registers through one trait, [`GicIo`]. `Hardware` implements this trait with the
-//! CPU's instructions; in the tests an implementation records the accesses. The rest is for kernels without such code of their
-//! own. The interrupt's handler calls [`Gic::acknowledge`] and [`Gic::eoi`], and each CPU calls [`Gic::enable`]. [`Psci`]
-//! starts a CPU, stops the CPU that makes the call, and tells whether a CPU is on.
+//! CPU's instructions; in the tests an implementation records the accesses.
+//!
+//! A kernel that has no driver for the GIC uses three more calls. The interrupt's handler calls [`Gic::acknowledge`] and
+//! [`Gic::eoi`], and each CPU calls [`Gic::enable`]. A kernel that has no code for PSCI uses [`Psci`]. It starts a CPU, stops
+//! the CPU that makes the call, and tells whether a CPU is on.
 //!
 //! "GIC" is the GIC architecture specification, version 3 and 4 (Arm IHI 0069). "Arm ARM" is the architecture reference manual
 //! for A-profile (Arm DDI 0487). "PSCI" is the power state coordination interface (Arm DEN 0022). "SMCCC" is the calling
@@ -28,8 +30,9 @@
 //!   another kernel of the machine caused (Arm ARM, "Asynchronous exception types"). Its handler must not reset the machine,
 //!   because other kernels may still run on it.
 //!
-//! If an SGI comes that the kernel does not use, the kernel acknowledges it, ends it, and ignores it. Another kernel can have
-//! sent it to "all but myself" (`ICC_SGI1R_EL1.IRM`), which also reaches the CPUs that the other kernel has given away.
+//! If an SGI comes that the kernel does not use, the kernel acknowledges it, ends it, and ignores it. Such an SGI can come from
+//! another kernel: if a CPU sends an SGI to all CPUs except itself (`ICC_SGI1R_EL1.IRM`), the SGI also reaches the CPUs that
+//! the sender's kernel has given away.
 //!
 //! # Modules
 //!

@@ -31,7 +31,8 @@ pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
 /// A second vector, for the conformance suite: SGI 2.
 pub const SPARE_VECTOR: Vector = Vector::of_number(2).unwrap();
 
-/// Always `None`: there are too few SGIs to give each kernel its own, so no CPU is moved on this architecture.
+/// Always `None`. The demo moves a CPU only if each kernel has its own doorbell vector, and there are too few SGIs for that. So
+/// on this architecture no CPU is moved.
 pub fn doorbell_of(_: usize) -> Option<Vector> {
     None
 }
@@ -146,7 +147,7 @@ pub mod clock {
     /// Nanoseconds in a second.
     pub const SECOND: u64 = 1_000_000_000;
 
-    /// The time now. All instructions before the call are completed before the counter is read.
+    /// The time now. The `isb` prevents the CPU from reading the counter ahead of earlier instructions.
     pub fn now() -> u64 {
         let (ticks, frequency): (u64, u64);
         // SAFETY: this only reads registers that EL1 may read.
@@ -209,7 +210,7 @@ pub fn own_index() -> usize {
     0
 }
 
-/// Always `None`: no second CPU can enter a kernel on this architecture.
+/// Always `None`: on this architecture no CPU is moved (`doorbell_of`), so a kernel never gets a second CPU.
 pub fn second_entry() -> Option<u64> {
     None
 }
