@@ -13,9 +13,9 @@ use crate::stats::Times;
 
 /// The factor by which a floor may change from the beginning of a round to its end.
 const DRIFT: f64 = 1.15;
-/// At most this number of rounds is measured for each round that is wanted.
+/// The largest number of rounds that are measured, divided by the number of rounds that are wanted.
 const TRIES: usize = 2;
-/// The round trips of a floor. They take about as long as a contender.
+/// How many round trips a measurement of a floor makes. The measurement takes about as long as that of a contender.
 const FLOOR: Counts = Counts { warm_up: 150, timed: 800 };
 
 /// All times of a workload.
@@ -30,16 +30,18 @@ pub struct Measured {
     pub discarded: usize,
 }
 
-/// The times of one round, for each pause.
+/// The times of one round. Each `Vec<f64>` has one time for each pause in `Setting::pauses`.
 struct Round {
     /// The times of each floor, at the beginning and at the end of the round.
     floors: Vec<[Vec<f64>; 2]>,
     contenders: Vec<Vec<f64>>,
 }
 
-/// Measures rounds, until the wanted number of rounds counts, or until [`TRIES`] times this number was measured.
+/// Measures rounds until there are `wanted` rounds in which the speed of the machine did not change. Measures at most [`TRIES`]
+/// times `wanted` rounds.
 ///
-/// If the speed of the machine changed in every round, all rounds count. Then they are also reported as discarded.
+/// If the speed changed in every round, the times of all rounds are used. In this case both [`Measured::rounds`] and
+/// [`Measured::discarded`] are the number of all rounds.
 pub fn measure(contenders: &[Contender], bytes: usize, job: &Job, wanted: usize) -> Result<Measured> {
     let floors = Floor::beside(bytes);
     let (mut quiet, mut noisy) = (Vec::new(), Vec::new());
@@ -73,7 +75,8 @@ impl Measured {
 }
 
 impl Round {
-    /// Measures one round. It begins with contender number `first`: in each round another contender is measured first.
+    /// Measures one round. The contenders are measured in turn, and the first one is number `first`, modulo the number of
+    /// contenders. So each round measures another contender first.
     fn measure(floors: &[Floor], contenders: &[Contender], job: &Job, first: usize) -> Result<Self> {
         let all_floors = || -> Result<Vec<_>> {
             let one = |floor: &Floor| {
@@ -91,8 +94,8 @@ impl Round {
         Ok(Self { floors, contenders: times })
     }
 
-    /// The factor by which the floor changed that changed most. At the beginning and at the end, the best pause of a floor
-    /// counts.
+    /// The largest factor by which a floor changed during the round. For each floor this compares its smallest time at the
+    /// beginning with its smallest time at the end. These two times can be of different pauses.
     fn drift(&self) -> f64 {
         let best = |nanos: &[f64]| nanos.iter().copied().fold(f64::INFINITY, f64::min);
         let of = |[begin, end]: &[Vec<f64>; 2]| {
@@ -122,7 +125,7 @@ mod tests {
             floors: floors.iter().map(|pair| pair.map(|nanos| nanos.to_vec())).collect(),
             contenders: Vec::new(),
         };
-        // At each end the best pause counts, even if it is not the same one.
+        // The smallest time at the beginning and the smallest time at the end are of different pauses.
         assert_eq!(round(&[[[10.0, 20.0], [30.0, 10.0]]]).drift(), 1.0);
         assert_eq!(round(&[[[10.0, 20.0], [10.0, 20.0]], [[10.0, 20.0], [8.0, 20.0]]]).drift(), 1.25);
         assert_eq!(round(&[[[8.0, 20.0], [10.0, 20.0]]]).drift(), 1.25);

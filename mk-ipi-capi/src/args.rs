@@ -13,10 +13,12 @@ pub(crate) fn code(result: Result<c_int, Errno>) -> c_int {
     result.unwrap_or_else(Errno::to_c)
 }
 
-/// A bit that is set in an error number after its reason was stored ([`Instance::because`]).
+/// This bit is set in an error number if the failure is already stored for `mk_ipi_last_error` ([`Instance::because`]).
 pub(crate) const TOLD: c_int = 1 << 16;
 
-/// Calls `f` with the instance of the library. If `f` fails, stores the error for `mk_ipi_last_error`.
+/// Calls `f` with the instance of the library. If `f` fails, stores the error for `mk_ipi_last_error`, unless [`TOLD`] says that
+/// it is already stored. The returned error number does not have the bit `TOLD`. If `at` is an error, returns it, and stores
+/// nothing.
 pub(crate) fn call<'a, T>(
     at: Result<&'a Instance, Errno>,
     f: impl FnOnce(&'a Instance) -> Result<T, Errno>,
@@ -25,7 +27,7 @@ pub(crate) fn call<'a, T>(
     f(instance).map_err(|e| instance.keep_number(e))
 }
 
-/// Turns a result into the return value of a C call that returns a 32-bit number.
+/// Turns a result into the 64-bit return value of a C call: the 32-bit number, or the negated error number.
 pub(crate) fn wide_code(result: Result<u32, Errno>) -> i64 {
     result.map_or_else(|e| e.to_c().into(), i64::from)
 }
@@ -53,7 +55,7 @@ pub(crate) fn place<T>(at: *mut T) -> Result<NonNull<T>, Errno> {
     NonNull::new(at).filter(|place| place.is_aligned()).ok_or(Errno::EINVAL)
 }
 
-/// The same as [`place`], for a result that the caller may leave out: `None` for NULL.
+/// The same as [`place`], but NULL is no error. It means that the caller does not want the result. Returns `None` for NULL.
 pub(crate) fn place_if_wanted<T>(at: *mut T) -> Result<Option<NonNull<T>>, Errno> {
     if at.is_null() {
         return Ok(None);
@@ -61,14 +63,14 @@ pub(crate) fn place_if_wanted<T>(at: *mut T) -> Result<Option<NonNull<T>>, Errno
     place(at).map(Some)
 }
 
-/// Writes a result, unless the caller left it out.
+/// Writes a result. Does nothing if `place` is `None`.
 ///
 /// # Safety
 ///
-/// `place` may be written.
+/// If `place` is not `None`, it comes from [`place_if_wanted`], and points to memory that this function is allowed to write.
 pub(crate) unsafe fn put<T>(place: Option<NonNull<T>>, value: T) {
     if let Some(place) = place {
-        // SAFETY: the caller; it is aligned (`place_if_wanted`).
+        // SAFETY: the caller promises that the memory can be written. `place_if_wanted` has checked the alignment.
         unsafe { place.write(value) };
     }
 }
@@ -80,7 +82,7 @@ pub(crate) unsafe fn put<T>(place: Option<NonNull<T>>, value: T) {
 /// `from` is NULL, or points to a `T` that is not written during `'a`.
 pub(crate) unsafe fn given<'a, T>(from: *const T) -> Result<&'a T, Errno> {
     let from = place(from.cast_mut())?;
-    // SAFETY: not NULL and aligned, so a `T` (the caller).
+    // SAFETY: `from` is not NULL, and is aligned. So it points to a `T`, as the caller promises.
     Ok(unsafe { from.as_ref() })
 }
 
@@ -95,11 +97,12 @@ pub(crate) unsafe fn cpus_at<'a>(from: *const u64, count: u32) -> Result<&'a [Ph
     if count > MAX_ENTRY_CPUS {
         return Err(Errno::EINVAL);
     }
-    // SAFETY: not NULL and aligned, so it holds `count` (the caller); a `PhysCpuId` is a `u64`.
+    // SAFETY: `from` is not NULL, and is aligned. So it points to `count` ids, as the caller promises. A `PhysCpuId` is a `u64`.
     Ok(unsafe { core::slice::from_raw_parts(from.as_ptr(), count as usize) })
 }
 
-/// The array at `to`, for at most `room` CPUs, and at most as many as an entry of the directory can have. It is filled with 0.
+/// The array at `to`, which this function fills with 0. Its length is `room`, but at most [`MAX_ENTRY_CPUS`].
+/// `EINVAL` for NULL, and for a misaligned pointer.
 ///
 /// # Safety
 ///
@@ -107,14 +110,15 @@ pub(crate) unsafe fn cpus_at<'a>(from: *const u64, count: u32) -> Result<&'a [Ph
 pub(crate) unsafe fn room_at<'a>(to: *mut u64, room: u32) -> Result<&'a mut [PhysCpuId], Errno> {
     let to = place(to.cast::<PhysCpuId>())?.as_ptr();
     let room = room.min(MAX_ENTRY_CPUS) as usize;
-    // SAFETY: not NULL and aligned, so it has `room` ids (the caller); a `PhysCpuId` is a `u64`, and 0 is one.
+    // SAFETY: `to` is not NULL, and is aligned. So it points to at least `room` ids, as the caller promises. A `PhysCpuId` is a
+    // `u64`, and 0 is a valid value of it.
     unsafe {
         to.write_bytes(0, room);
         Ok(core::slice::from_raw_parts_mut(to, room))
     }
 }
 
-/// The 64-bit words in `len` bytes at `memory`. `EINVAL` for NULL, and for a misaligned pointer.
+/// The 64-bit words in `len` bytes at `memory`. `EINVAL` for NULL, for a misaligned pointer, and if `len` is above `isize::MAX`.
 ///
 /// # Safety
 ///
@@ -125,7 +129,8 @@ pub(crate) unsafe fn words_at<'a>(memory: *const c_void, len: usize) -> Result<&
     if isize::try_from(len).is_err() {
         return Err(Errno::EINVAL);
     }
-    // SAFETY: not NULL, so there are `len` bytes (the caller). They are aligned. Other kernels may write atomics meanwhile.
+    // SAFETY: `memory` is not NULL. So it points to `len` bytes, as the caller promises. They are aligned. Other kernels can
+    // write the words at the same time. This is allowed, because the words are atomics.
     Ok(unsafe { core::slice::from_raw_parts(words.as_ptr(), len >> 3) })
 }
 

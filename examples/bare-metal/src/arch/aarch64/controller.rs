@@ -51,7 +51,8 @@ pub enum ControllerError {
     NoRedistributor(PhysCpuId),
     /// The firmware returned this error.
     Firmware(PsciError),
-    /// This CPU was told to stop and did not do so in time. It probably takes no interrupts. PSCI cannot stop another CPU.
+    /// The CPU with this id was told to stop, and did not stop in time. It probably takes no interrupts. With PSCI a CPU can stop
+    /// only itself.
     TakesNoInterrupts(PhysCpuId),
     /// The doorbell that tells the CPU to stop cannot be sent.
     Doorbell(DoorbellError),
@@ -67,8 +68,8 @@ impl From<GicError> for ControllerError {
 
 /// The time between two checks whether a CPU has stopped.
 const STOP_TURN: Microseconds = Microseconds(100);
-/// [`Controller::stop`] waits for this many times the time that its caller gives. The kernel on that CPU must first take the
-/// interrupt, and its handler then stops the CPU.
+/// [`Controller::stop`] multiplies its parameter `wait` by this number. The longer wait is needed because the CPU stops itself.
+/// It must first take the interrupt. Then its interrupt handler stops it.
 const STOP_WAITS: u64 = 20;
 
 impl From<TreeError> for ControllerError {
@@ -100,10 +101,12 @@ const TIMER: u32 = 27;
 /// The number of this kernel's ticks in a second.
 const TICKS: u64 = 500;
 
-/// The addresses of the GIC's registers: of the distributor, and the start and length of all redistributors.
+/// Where the registers of the GIC are.
 #[derive(Clone, Copy)]
 struct Registers {
+    /// The address of the distributor.
     distributor: u64,
+    /// The address and the length of the memory that contains all redistributors.
     redistributors: (u64, u64),
 }
 
@@ -114,8 +117,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Makes this CPU accept doorbells, and starts the tick. Interrupts must be off, and stay off. Kernel 0, the first one on the
-    /// machine, also sets up the distributor.
+    /// Makes this CPU accept doorbells, and starts the tick. Interrupts must be off. This function does not switch them on.
+    /// Kernel 0, the first one on the machine, also sets up the distributor.
     pub fn set_up(_: Mode) -> Result<(Self, Mode), ControllerError> {
         let (registers, firmware) = found_in_tree()?;
         // SAFETY: this code runs at EL1, and the device tree says that the machine has a GICv3.
@@ -183,8 +186,9 @@ impl Controller {
     }
 
     /// Stops `cpu`. The caller has set the word that tells the kernel on that CPU to stop itself at its next doorbell. This
-    /// function rings that doorbell, and waits until the firmware reports that the CPU is off. Before each further check it calls
-    /// `meanwhile`, which must spend the time that it is given. The wait ends after [`STOP_WAITS`] times `wait`.
+    /// function rings that doorbell, and waits until the firmware reports that the CPU is off. After each check that finds the
+    /// CPU still on, it calls `meanwhile` with a time. `meanwhile` must return only after this time. The wait ends after
+    /// [`STOP_WAITS`] times `wait`.
     ///
     /// A kernel that takes no interrupts cannot be stopped, because the firmware stops only the CPU that calls it.
     ///
@@ -270,8 +274,8 @@ fn write(at: u64, value: u32) {
     unsafe { (at as *mut u32).write_volatile(value) };
 }
 
-// Offsets of the registers of the distributor and of a redistributor (GIC, "The GIC Distributor register map", "The GIC
-// Redistributor register map").
+// Offsets of the registers of the distributor and of a redistributor (the GIC architecture specification, Arm IHI 0069, "The GIC
+// Distributor register map", "The GIC Redistributor register map").
 const GICD_CTLR: u64 = 0x0;
 const GICD_TYPER: u64 = 0x4;
 const GICR_TYPER: u64 = 0x8;
@@ -290,7 +294,7 @@ impl Registers {
         read(self.distributor + GICD_TYPER) & 1 << 26 != 0
     }
 
-    /// Turns affinity routing on, and after it the interrupts of Group 1.
+    /// First turns affinity routing on. Then turns the interrupts of Group 1 on.
     fn set_up_distributor(&self) {
         const ARE: u32 = 1 << 4;
         const GROUP_1: u32 = 1 << 1;
@@ -313,8 +317,8 @@ impl Registers {
         all.into_iter().find(whose).ok_or(ControllerError::NoRedistributor(cpu))
     }
 
-    /// Wakes the redistributor. Puts the interrupts of the doorbells and of the timer into Group 1, gives all the same priority,
-    /// clears their pending and active states, and enables them.
+    /// Wakes the redistributor. Puts all SGIs and PPIs into Group 1, and gives all of them the same priority. Clears the pending
+    /// and active states of the interrupts of the doorbells and of the timer. Then enables these interrupts.
     fn set_up_redistributor(&self, cpu: PhysCpuId) -> Result<(), ControllerError> {
         let at = self.redistributor(cpu)?;
         const SLEEP: u32 = 1 << 1;
