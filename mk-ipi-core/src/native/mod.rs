@@ -31,6 +31,10 @@ pub(crate) use state::Events;
 pub use watch::LaneStats;
 pub(crate) use watch::{Unsettled, Watch};
 
+#[cfg(all(test, not(loom)))]
+mod arena_for_tests;
+#[cfg(all(test, not(loom)))]
+mod birth_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]
