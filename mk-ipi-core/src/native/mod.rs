@@ -38,6 +38,8 @@ mod birth_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]
+mod poll_tests;
+#[cfg(all(test, not(loom)))]
 mod sender_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
