@@ -31,7 +31,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let [value, loads, stored] = [0; 3].map(AtomicU64::new);
         Self { value, loads, stored }
     }

@@ -139,6 +139,40 @@ fn the_message_before_a_breach_was_handled_and_is_not_in_doubt() {
     assert_eq!(link.received(), [[0; 0]; 0], "the quarantine does not end with the life of the receiver");
 }
 
+#[test]
+fn a_quarantine_outlasts_the_lives_of_the_receiver() {
+    for restarts in 0..3 {
+        let arena = Arena::new(SMALL);
+        let mut link = used(&arena, 3);
+        arena.spoil(3);
+        link.run(&mut Inbox::default());
+        (2..2 + restarts).for_each(|number| link.restart(number, false));
+        // Only `Begin` of a new session leads out of it.
+        let answer = arena.control(control::ANSWER);
+        arena.plant(3, 0);
+        for hello in [0, 1, u64::MAX] {
+            arena.header(header::HELLO).store(hello, Ordering::Relaxed);
+            let mut inbox = Inbox::default();
+            link.run(&mut inbox);
+            assert_eq!(
+                (inbox.messages.len(), inbox.events.len(), inbox.rings.get()),
+                (0, 0, 0),
+                "{restarts}"
+            );
+            assert_eq!(
+                (arena.control(control::BREACH), arena.control(control::ANSWER)),
+                (1, answer),
+                "{restarts}"
+            );
+        }
+        link.sender = arena.life(2);
+        let mut inbox = Inbox::default();
+        link.connect(&mut inbox);
+        assert_eq!((inbox.messages.len(), arena.control(control::BREACH)), (0, 0), "{restarts}");
+        assert_eq!((link.send(b"x"), link.received()), (Ok(4), std::vec![b"x".to_vec()]));
+    }
+}
+
 /// The receiver's `LIFE` before it begins life 2, and whether this is a restart.
 const LIVES: [(u64, bool); 7] = [
     (0, false),

@@ -40,6 +40,8 @@ mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod poll_tests;
 #[cfg(all(test, not(loom)))]
+mod region_tests;
+#[cfg(all(test, not(loom)))]
 mod sender_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
