@@ -81,7 +81,7 @@ impl<W: Word> LaneEnd<'_, W> {
     /// it stored `CREDIT`. If `next` is among these messages, this is the position after them. Otherwise it is `next`.
     fn behind_discarded(&self, next: u64, credit: u64) -> u64 {
         let [from, to] = [control::DISCARD_FROM, control::DISCARD_TO].map(|word| self.own(word));
-        let told = from <= next && next < to && to.wrapping_sub(credit) <= self.lines();
+        let told = (from..to).contains(&next) && to.wrapping_sub(credit) <= self.lines();
         if told {
             to
         } else {

@@ -142,7 +142,7 @@ impl<W: Word> Sender<W> {
             let lines =
                 payloads.iter().take(count).try_fold(0, |n: u64, p| Ok(n.wrapping_add(self.lines_of(p)?)))?;
             match self.take(lines, &swap) {
-                Err(Unsent::Full) if count > 1 => count = self.fitting(payloads, count)?,
+                Err(Unsent::Full) => count = self.fitting(payloads, count)?,
                 taken => break taken?,
             }
         };

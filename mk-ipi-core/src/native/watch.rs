@@ -159,8 +159,8 @@ impl Watch {
         let seen = self.discarded.swap(to, Ordering::Relaxed);
         let after = region.control(control::DISCARD_FROM).max(base);
         // Leaves out the part of the range that was reported before.
-        let after = if seen > after && seen < to { seen } else { after };
-        if to != seen && after < to && to <= tail {
+        let after = if seen <= to { after.max(seen) } else { after };
+        if after < to && to <= tail {
             report(PeerEvent::Discarded { after, to });
         }
         if let Some(breach) = sender.breach().filter(|_| self.newly_refused()) {
