@@ -12,7 +12,7 @@ use crate::platform::{Access, MapError, Mapping, Peer, PeerEvent, PhysMemory};
 use crate::sync::{AtomicU64, Ordering, Word};
 use core::cell::Cell;
 use core::ptr::NonNull;
-use mk_ipi_abi::native::{lines_of, receiver, Geometry, MessageInfo, LINE_WORDS};
+use mk_ipi_abi::native::{lines_of, receiver, Breach, Geometry, MessageInfo, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use std::vec::Vec;
 
@@ -141,7 +141,12 @@ impl Arena {
 
     /// A word of the header of lane 0. Its loads are not counted.
     pub(super) fn header(&self, word: usize) -> &AtomicU64 {
-        &self.words[self.geometry.lane_at(0).unwrap() as usize / 8 + word].value
+        self.header_of(0, word)
+    }
+
+    /// A word of the header of this lane. Its loads are not counted.
+    pub(super) fn header_of(&self, lane: u32, word: usize) -> &AtomicU64 {
+        &self.words[self.geometry.lane_at(lane).unwrap() as usize / 8 + word].value
     }
 
     /// Publishes a message of `len` bytes at this position, without the sender. Of its further lines only the tags are stored.
@@ -260,4 +265,37 @@ impl Events for Inbox {
 /// `len` bytes. Neighbouring bytes differ.
 pub(super) fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8).collect()
+}
+
+/// This incarnation.
+pub(super) fn life(number: u32) -> Incarnation {
+    Incarnation::new(number).unwrap()
+}
+
+/// Under Miri only each `step`th case, because all would take minutes.
+pub(super) fn under_miri(step: usize) -> usize {
+    if cfg!(miri) {
+        step
+    } else {
+        1
+    }
+}
+
+/// The breaches that were reported.
+pub(super) fn quarantines(inbox: &Inbox) -> Vec<Breach> {
+    let breach = |event: &PeerEvent| match event {
+        PeerEvent::Quarantined(breach) => Some(*breach),
+        _ => None,
+    };
+    inbox.events.iter().filter_map(breach).collect()
+}
+
+/// A lane in which `count` messages were sent and delivered.
+pub(super) fn used(arena: &Arena, count: u64) -> Link {
+    let link = arena.link();
+    link.run(&mut Inbox::default());
+    for number in 1..=count {
+        assert_eq!((link.send(&[]), link.received().len()), (Ok(number), 1));
+    }
+    link
 }

@@ -35,6 +35,8 @@ pub(crate) use watch::{Unsettled, Watch};
 mod arena_for_tests;
 #[cfg(all(test, not(loom)))]
 mod birth_tests;
+#[cfg(all(test, not(loom)))]
+mod hello_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]

@@ -127,8 +127,7 @@ fn a_new_region_is_empty_except_for_its_stamp() {
 fn each_instance_that_has_the_region_mapped_is_found() {
     let geometry = Geometry::new(3, 8, 256).unwrap();
     let arena = Arena::new(geometry);
-    let attached =
-        |lane: u32| &arena.words[geometry.lane_at(lane).unwrap() as usize / 8 + header::ATTACHED].value;
+    let attached = |lane: u32| arena.header_of(lane, header::ATTACHED);
     let five = Attached { incarnation: Incarnation::new(5).unwrap(), generation: 9 };
     attached(0).store(five.to_word(), Ordering::Relaxed);
     // No valid word, but not 0.
@@ -149,8 +148,7 @@ fn the_receiver_stores_its_own_words_and_obeys_only_the_host() {
     let word = |at: usize| arena.receiver(at).load(Ordering::Relaxed);
     let [one, two] = [1, 2].map(|number| Incarnation::new(number).unwrap());
     for lane in [1, 2] {
-        let at = geometry.lane_at(lane).unwrap() as usize / 8 + header::STOP;
-        arena.words[at].value.store(2, Ordering::Relaxed);
+        arena.header_of(lane, header::STOP).store(2, Ordering::Relaxed);
     }
     assert_eq!([one, two].map(|life| own.is_stopped(life)), [false, false], "not the host");
     arena.header(header::STOP).store(2, Ordering::Relaxed);

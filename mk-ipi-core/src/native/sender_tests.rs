@@ -7,14 +7,10 @@ use super::*;
 use crate::sync::Ordering;
 use core::cell::Cell;
 use mk_ipi_abi::native::{control, header, receiver, Attached, Bell, Breach, Geometry, Hello, Phase};
-use mk_ipi_abi::{Incarnation, PhysCpuId, Vector};
+use mk_ipi_abi::{PhysCpuId, Vector};
 
 /// Number of lines of the lane.
 const K: u64 = SMALL.lines() as u64;
-
-fn life(number: u32) -> Incarnation {
-    Incarnation::new(number).unwrap()
-}
 
 fn no_such_doorbell(_: Bell) -> bool {
     false
@@ -70,7 +66,7 @@ fn the_sender_continues_the_handshake_as_the_answer_says() {
             for said in 0..3 {
                 for busy in [false, true] {
                     let arena = Arena::new(SMALL);
-                    drop(arena.life(1));
+                    let _ = arena.life(1);
                     let sender = arena.life(2);
                     let clean = sender.hello.to_word();
                     let begin = sender.hello.in_phase(Phase::Begin).to_word();
@@ -213,7 +209,7 @@ fn who_waits_asks_for_exactly_the_credit_that_is_missing() {
 #[test]
 fn nothing_that_belongs_to_a_former_life_counts_for_one_that_is_not_answered() {
     let arena = Arena::new(SMALL);
-    drop(arena.life(1));
+    let _ = arena.life(1);
     let sender = arena.life(2);
     arena.set_control(control::BREACH, Breach::Tag as u64);
     arena.set_control(control::CREDIT, 5);
@@ -299,7 +295,7 @@ fn the_sender_says_what_it_uses_and_what_it_has_followed() {
     sender.count_rung();
     assert_eq!(sender.stats().rung, 2);
     assert!(!sender.is_gone());
-    drop(sender.into_region());
+    let _ = sender.into_region();
     assert_eq!(attached(), None, "after its last use");
 
     let sender = arena.life(5);

@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-#![expect(
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "own memory and small numbers"
-)]
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
 use super::arena_for_tests::*;
 use super::*;

@@ -7,12 +7,7 @@ use crate::platform::PeerEvent;
 use crate::sync::Ordering;
 use core::cell::RefCell;
 use mk_ipi_abi::native::{control, header, receiver, Breach, Life};
-use mk_ipi_abi::Incarnation;
 use std::vec::Vec;
-
-fn life(number: u32) -> Incarnation {
-    Incarnation::new(number).unwrap()
-}
 
 /// The events of one check at this time. A heartbeat may stand still for 10 units of time.
 fn look(watch: &Watch, sender: &Sender<Watched>, now: u64) -> Vec<PeerEvent> {
