@@ -153,9 +153,9 @@ impl<'a, W: Word> Slot<'a, W> {
             && self.data_size().compare_exchange(claim.to_data_size(), 0, Ordering::Release).is_ok()
     }
 
-    /// The length of the message that is in the slot now, or why there is no message.
-    pub(crate) fn peek(self) -> Result<usize, NoMessage> {
-        check_data_size(self.data_size().load(Ordering::Relaxed))
+    /// An error, which says why, if there is no message in the slot now.
+    pub(crate) fn peek(self) -> Result<(), NoMessage> {
+        check_data_size(self.data_size().load(Ordering::Relaxed)).map(|_| ())
     }
 
     /// Copies the message out and checks the copy. Each word is read once. Empties an exclusive slot (SPEC ).

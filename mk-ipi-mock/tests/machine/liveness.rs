@@ -98,6 +98,20 @@ fn deferred_work_inside_a_callback_neither_runs_nor_asks_for_more() {
 }
 
 #[test]
+fn an_empty_slot_is_empty_also_if_the_queue_is_full() {
+    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
+    let [link, _] = machine.link(SlotPolicy::Exclusive);
+    for _ in 0..16 {
+        link.send(HOST, TYPE, &[1]).unwrap();
+        assert_eq!(link.poll(), Ok(true));
+    }
+    let before = link.stats();
+    link.on_interrupt();
+    let after = link.stats();
+    assert_eq!((after.left, after.empty), (before.left, before.empty + 1));
+}
+
+#[test]
 fn slots_that_may_be_overwritten_are_not_polled() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
     let [link, _] = machine.link(SlotPolicy::Overwrite);

@@ -364,6 +364,8 @@ fn a_message_says_who_sent_it_to_which_life_and_from_which_cpu() {
     world.settle();
     let life = world.link(1).instance(id(0)).unwrap().life();
     assert_eq!(life, Some(Life { incarnation: SECOND, over: false }));
+    assert_eq!(world.link(1).instance(id(0)).unwrap().geometry(), Some(world.geometry));
+    assert_eq!(format!("{:?}", world.link(1).poller().unwrap()), "Poller");
     type Origin = (Option<InstanceId>, Option<Incarnation>, Option<Incarnation>, Option<u64>, PhysCpuId);
     let origins: Arc<Mutex<Vec<Origin>>> = Arc::default();
     let noted = origins.clone();
