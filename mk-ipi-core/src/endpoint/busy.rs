@@ -87,3 +87,33 @@ impl Busy {
         [&self.opening, &self.wanting, &self.posted, &self.unexplained].into_iter().all(Instances::is_empty)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use core::cell::RefCell;
+    use std::vec::Vec;
+
+    #[test]
+    fn a_set_has_the_instances_that_were_added() {
+        let set = Instances::new();
+        let ids = || {
+            let ids = RefCell::new(Vec::new());
+            set.for_each(|id| ids.borrow_mut().push(id.get()));
+            ids.into_inner()
+        };
+        assert!(set.is_empty() && ids().is_empty());
+        let all = [0, 1, 63, 64, 100, 128, 191, 192, 255];
+        for (n, id) in all.into_iter().enumerate().rev() {
+            set.add(InstanceId::new(id));
+            set.add(InstanceId::new(id));
+            assert_eq!(ids(), all[n..]);
+        }
+        for (n, id) in all.into_iter().enumerate() {
+            assert!(!set.is_empty());
+            assert!(set.remove(InstanceId::new(id)) && !set.remove(InstanceId::new(id)));
+            assert_eq!(ids(), all[n + 1..]);
+        }
+        assert!(set.is_empty());
+    }
+}

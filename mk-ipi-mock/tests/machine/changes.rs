@@ -3,7 +3,8 @@
 //! entries are bad (SPEC D-7 to D-10, N-12, N-17).
 
 use crate::changing::{id, life, World, BELL, LINES, TYPE};
-use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
+use core::mem::offset_of;
+use mk_ipi_abi::directory::{DirectoryHeader, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::{Geometry, StampError};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, Vector};
 use mk_ipi_core::platform::{Observer, PeerEvent};
@@ -342,6 +343,46 @@ fn a_kernel_that_is_taken_for_dead_learns_of_it() {
     let world = World::joined(&[&[0], &[10]]);
     world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
     assert_eq!(world.follow(1).1, [(id(1), Followed::TakenForDead)]);
+    assert_eq!(world.follow(1).1, [], "the directory has not changed since");
+    world.write(world.record(0), &[0]);
+    assert_eq!(world.follow(1).1, [(id(1), Followed::TakenForDead)]);
+}
+
+#[test]
+fn a_directory_without_a_generation_is_read_each_time() {
+    let world = World::joined(&[&[0], &[10, 11]]);
+    world.write(InstanceRecord { doorbell_cpu: PhysCpuId(11), ..world.record(1) }, &[10, 11]);
+    let generation = PhysAddr(world.range.start().0 + offset_of!(DirectoryHeader, generation) as u64);
+    world.machine.poke(generation, 0);
+    assert_eq!(world.follow(0), (Ok(0), vec![(id(1), Followed::Changed)]));
+    world.write(world.record(1), &[10, 11]);
+    world.machine.poke(generation, 0);
+    assert_eq!(world.follow(0), (Ok(0), vec![(id(1), Followed::Changed)]));
+}
+
+#[test]
+fn a_dead_instance_is_not_suspect_and_its_goodbye_is_reported() {
+    let world = World::joined(&[&[0], &[10]]);
+    world.tick(0);
+    world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
+    world.follow(0).0.unwrap();
+    (2..50).for_each(|now| world.links[0].tick(now, 10));
+    assert_eq!(world.events(0), []);
+    // Other events of a dead instance are reported: here LIFE says that its life is over.
+    let at = |word| PhysAddr(world.regions[1].start().0 + 8 * word as u64);
+    world.machine.poke(at(mk_ipi_abi::native::receiver::LIFE), 1 | 1 << 32);
+    world.links[0].tick(60, 10);
+    assert_eq!(world.events(0), [(id(1), PeerEvent::Dead(life(1)))]);
+}
+
+#[test]
+fn follow_rings_only_for_what_has_changed() {
+    let world = World::joined(&[&[0], &[10], &[20, 21]]);
+    world.links[0].post(id(1), TYPE, &[1]).unwrap();
+    world.write(InstanceRecord { doorbell_cpu: PhysCpuId(21), ..world.record(2) }, &[20, 21]);
+    let rung = world.machine.doorbells_at(PhysCpuId(10));
+    assert_eq!(world.follow(0).1, [(id(2), Followed::Changed)]);
+    assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung);
 }
 
 #[test]

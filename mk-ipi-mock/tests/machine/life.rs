@@ -267,6 +267,10 @@ fn who_does_not_know_itself_neither_sends_nor_receives() {
     let region = endpoint.create_instance(&config(1)).unwrap();
     assert_eq!(endpoint.send(ONE, TYPE, &[1]), Err(SendError::NoIdentity));
     assert!((0..34).all(|i| word(&machine, region, i) == 0), "nothing is written");
+    endpoint.identify(ONE, Incarnation::FIRST);
+    assert_eq!(endpoint.identity(), Some((ONE, Incarnation::FIRST)));
+    endpoint.forget_identity();
+    assert_eq!(endpoint.identity(), None);
     machine.poke(PhysAddr(region.start().0 + 8), 8);
     endpoint.on_interrupt();
     let me = InstanceConfig { id: InstanceId::HOST, ..config(1) };

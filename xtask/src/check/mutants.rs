@@ -28,7 +28,8 @@ const ROUNDS: [Round; 3] = [
 /// The first round of mk-ipi-core: the tests of mk-ipi-abi do not link it.
 const FIRST_OF_CORE: usize = 1;
 /// Files that no kernel contains: tests, and the words of the loom models.
-const TESTS: [&str; 4] = ["**/*tests.rs", "**/loom_tests/**", "**/litmus.rs", "**/sync/weak.rs"];
+const TESTS: [&str; 5] =
+    ["**/*tests.rs", "**/loom_tests/**", "**/litmus.rs", "**/sync/weak.rs", "**/sync/line.rs"];
 /// Functions of tests that are in a file with other code.
 const TEST_FUNCTIONS: &str = "tests::";
 /// Changes that no test can notice, each with the reason.
