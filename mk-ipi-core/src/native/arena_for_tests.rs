@@ -21,11 +21,13 @@ std::thread_local! {
     static CLOCK: Cell<u64> = const { Cell::new(1) };
 }
 
-/// A word that counts its loads, and records when it was last stored to.
+/// A word that counts its loads and prefetches, and records when it was last stored to.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) value: AtomicU64,
     pub(super) loads: AtomicU64,
+    /// How often the word was prefetched for reading, and for writing.
+    pub(super) prefetches: [AtomicU64; 2],
     /// The value of [`CLOCK`] at the last store. 0: never stored.
     stored: AtomicU64,
 }
@@ -33,7 +35,7 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn new() -> Self {
         let [value, loads, stored] = [0; 3].map(AtomicU64::new);
-        Self { value, loads, stored }
+        Self { value, loads, prefetches: [0; 2].map(AtomicU64::new), stored }
     }
 
     pub(super) fn loads(&self) -> u64 {
@@ -61,6 +63,12 @@ impl Word for Watched {
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         self.note_store();
         self.value.compare_exchange(current, new, order)
+    }
+    fn will_read(&self) {
+        self.prefetches[0].fetch_add(1, Ordering::Relaxed);
+    }
+    fn will_write(&self) {
+        self.prefetches[1].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -176,6 +184,12 @@ impl Arena {
         let receiver = Receiver::<8>::new();
         receiver.begin(&own, Incarnation::FIRST, false, 0);
         Link { sender: self.life(1), own, receiver }
+    }
+
+    /// How often each line was prefetched for reading, or with `write` for writing.
+    pub(super) fn prefetches(&self, write: bool) -> Vec<u64> {
+        let count = |at| self.line(at)[0].prefetches[usize::from(write)].swap(0, Ordering::Relaxed);
+        (0..self.geometry.lines().into()).map(count).collect()
     }
 
     /// Sets the counts of loads to 0.

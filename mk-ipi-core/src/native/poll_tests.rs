@@ -320,3 +320,60 @@ fn a_poll_reports_a_life_before_its_first_message() {
         (1, &[PeerEvent::Began(Incarnation::FIRST)][..])
     );
 }
+
+#[test]
+fn a_run_of_messages_is_prefetched_and_hardly_a_line_that_is_still_being_written() {
+    for (len, lines) in [(0, 1), (104, 2), (256, 5)] {
+        let arena = Arena::new(LARGE);
+        let link = arena.link();
+        link.run(&mut Inbox::default());
+        let published = 60 / lines * lines;
+        (0..60 / lines).for_each(|_| _ = link.send(&bytes(len)).unwrap());
+        arena.prefetches(false);
+        link.receiver.hold().unwrap().drain(&link.own, &mut Inbox::default(), 64, false);
+        let counts = arena.prefetches(false);
+        let (good, other) = counts.split_at(published);
+        let fetched = |counts: &[u64]| counts.iter().filter(|&&count| count != 0).count();
+        // The line with which the next look ahead begins, and after long messages the lines that the next one would take.
+        let more = if lines == 1 { 1 } else { 5 };
+        assert!(fetched(other) <= more, "{len}: {counts:?}");
+        assert!(fetched(&good[16..44]) >= 24, "{len}: {counts:?}");
+        assert!(counts.iter().all(|&count| count <= 2), "{len}: {counts:?}");
+    }
+}
+
+#[test]
+fn a_batch_prefetches_the_free_lines_behind_it_and_no_other() {
+    for batch in [1, 4] {
+        let arena = Arena::new(LARGE);
+        let link = arena.link();
+        arena.prefetches(true);
+        let payloads = std::vec![&[0u8][..]; batch];
+        for _ in 0..128 / batch {
+            link.sender.post(TYPE, 7, &payloads, swap).unwrap();
+        }
+        // The line after a message, and sixteen more: that line is the first one that is prefetched.
+        let expected: Vec<_> = (0..128).map(|line| u64::from(line > 16)).collect();
+        assert_eq!(arena.prefetches(true), expected, "no line is free in the next lap");
+    }
+    // All lines of a message are prefetched before the first of them is filled.
+    let arena = Arena::new(LARGE);
+    let link = arena.link();
+    arena.prefetches(true);
+    link.send(&bytes(256)).unwrap();
+    assert_eq!(arena.prefetches(true)[..6], [1, 1, 1, 1, 1, 0]);
+}
+
+#[test]
+fn the_lines_of_the_next_long_message_are_prefetched_while_the_lane_is_empty() {
+    for (len, long) in [(48, false), (49, true), (256, true)] {
+        let arena = Arena::new(LARGE);
+        let link = arena.link();
+        link.run(&mut Inbox::default());
+        let next = usize::try_from(link.send(&bytes(len)).unwrap()).unwrap();
+        arena.prefetches(false);
+        link.run(&mut Inbox::default());
+        let counts = arena.prefetches(false);
+        assert!(counts[next + 1..next + 5].iter().all(|&count| (count != 0) == long), "{len}: {counts:?}");
+    }
+}

@@ -61,7 +61,9 @@ fn a_life_begins_with_first_only_in_a_lane_that_was_never_used() {
 #[test]
 fn the_sender_continues_the_handshake_as_the_answer_says() {
     let (base, too_large) = (5, 1 << 62);
-    for (n, position) in [base, too_large - 1, too_large, u64::MAX].into_iter().enumerate() {
+    for (n, position) in
+        [base, too_large - 1, too_large, u64::MAX].into_iter().enumerate().step_by(under_miri(2))
+    {
         for answer in 0..6 {
             for said in 0..3 {
                 for busy in [false, true] {
