@@ -330,6 +330,7 @@ fn a_run_of_messages_is_prefetched_and_hardly_a_line_that_is_still_being_written
         let published = 60 / lines * lines;
         (0..60 / lines).for_each(|_| _ = link.send(&bytes(len)).unwrap());
         arena.prefetches(false);
+        arena.forget_loads();
         link.receiver.hold().unwrap().drain(&link.own, &mut Inbox::default(), 64, false);
         let counts = arena.prefetches(false);
         let (good, other) = counts.split_at(published);
@@ -339,6 +340,24 @@ fn a_run_of_messages_is_prefetched_and_hardly_a_line_that_is_still_being_written
         assert!(fetched(other) <= more, "{len}: {counts:?}");
         assert!(fetched(&good[16..44]) >= 24, "{len}: {counts:?}");
         assert!(counts.iter().all(|&count| count <= 2), "{len}: {counts:?}");
+        let looks: Vec<_> = (0..128).map(|at| arena.line(at)[0].loads()).collect();
+        assert!(
+            looks.iter().all(|&count| count <= 3),
+            "{len}: no line is looked at again and again: {looks:?}"
+        );
+    }
+}
+
+#[test]
+fn in_a_short_lane_nothing_is_prefetched_for_a_run_of_messages() {
+    // A line that is half of the lane ahead is one that the sender will write soon.
+    for (lines, prefetched) in [(8, false), (16, false), (32, false), (64, true)] {
+        let arena = Arena::new(Geometry::new(1, lines, 256).unwrap());
+        let link = arena.link();
+        link.run(&mut Inbox::default());
+        (0..lines).for_each(|_| _ = link.send(&[]).unwrap());
+        link.run(&mut Inbox::default());
+        assert_eq!(arena.prefetches(false).iter().any(|&count| count != 0), prefetched, "{lines}");
     }
 }
 
