@@ -134,7 +134,7 @@ fn same_name(a: &[u8], b: &[u8]) -> bool {
     a.iter().map(fold).eq(b.iter().map(fold))
 }
 
-/// The parameters of a kernel command line. Blanks separate them, a blank in double quotes does not, and `--` ends them.
+/// The parameters of a kernel command line. Blanks separate them, but a blank in double quotes does not. `--` and NUL end them.
 struct Params<'a>(&'a [u8]);
 
 impl<'a> Iterator for Params<'a> {
@@ -163,7 +163,7 @@ impl<'a> Iterator for Params<'a> {
     }
 }
 
-/// Linux's `isspace`, whose table is Latin-1: 0xa0 is the no-break space.
+/// Whether Linux's `isspace` is true for `c`. Its table is for Latin-1, in which 0xa0 is the no-break space.
 const fn is_blank(c: u8) -> bool {
     matches!(c, b' ' | b'\t'..=b'\r' | 0xa0)
 }

@@ -8,7 +8,7 @@ pub const CHANNEL_TYPE: MessageType = MessageType(0xffff_0003);
 
 /// The longest message of a program, in bytes (SPEC G-2).
 pub const MAX_MESSAGE: usize = 4096;
-/// What each message takes from the receiver's window in addition to the message's own bytes, in bytes (SPEC G-4).
+/// How many positions each message takes, in addition to one position for each of its bytes (SPEC G-4).
 pub const MESSAGE_COST: u64 = 64;
 /// Largest number of bytes of a program's message in one part, if the link carries messages of 256 bytes (SPEC G-2).
 pub const PART: usize = 256 - HEADER;

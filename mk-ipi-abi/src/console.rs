@@ -16,7 +16,8 @@ const TERMINAL: u8 = 3;
 /// What a console message says.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// The sender accepts the log of the receiver, and bytes of the receiver's terminal at positions below `limit`.
+    /// The kernel that sends this message accepts the log of the receiving kernel. It also accepts bytes of the receiving
+    /// kernel's terminal at positions below `limit`.
     Listen {
         /// The first position that is not accepted.
         limit: u64,

@@ -30,8 +30,8 @@ pub struct Version {
     pub minor: u16,
 }
 
-/// The header at the start of a directory, 64 bytes. The host fills it before another kernel reads it. Afterwards only `generation`
-/// changes (SPEC D-2).
+/// The header at the start of a directory, 64 bytes. The host fills it before another kernel reads it. Afterwards only
+/// `generation` changes (SPEC D-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DirectoryHeader {
@@ -39,7 +39,7 @@ pub struct DirectoryHeader {
     pub magic: u64,
     /// [`VERSION`].
     pub version: Version,
-    /// Number of entries, at most 256. They are those of the instance ids `0..nr_instances`.
+    /// Number of entries, at most 256. The entries are for the instance ids `0..nr_instances`.
     pub nr_instances: u32,
     /// Size of the header and all entries, in bytes.
     pub total_size: u64,
@@ -268,7 +268,7 @@ impl core::error::Error for EntryError {}
 impl DirectoryHeader {
     /// The header of a directory of `nr_instances` entries with room for `cpus_per_instance` CPUs each.
     ///
-    /// `None` if a number is 0, and above 256 instances or [`MAX_ENTRY_CPUS`] CPUs.
+    /// `None` if a number is 0, or `nr_instances` is above 256, or `cpus_per_instance` is above [`MAX_ENTRY_CPUS`].
     pub const fn new(nr_instances: u32, cpus_per_instance: u32) -> Option<Self> {
         if nr_instances == 0
             || nr_instances as usize > crate::ids::MK_MAX_INSTANCES
@@ -514,7 +514,7 @@ mod tests {
         assert_eq!(bad(DirectoryHeader { magic: 7, ..h }), DirectoryError::NoStamp(7));
         let v2 = Version { major: 2, minor: 0 };
         assert_eq!(bad(DirectoryHeader { version: v2, ..h }), DirectoryError::Version(v2));
-        // Sizes that would follow from the counts, and some that do not.
+        // First counts that are out of bounds, with the size that follows from them. Then good counts with a wrong size.
         let beyond =
             [(0, 2), (257, 2), (3, 0), (3, 1025), (u32::MAX, 2)].map(|(n, c)| (n, c, directory_size(n, c)));
         for (n, c, size) in beyond.into_iter().chain([(3, 2, 305), (3, 2, 296), (3, 2, 0)]) {

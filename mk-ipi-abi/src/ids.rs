@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Identifiers of kernels, of their lives, of CPUs, message types, vectors and physical memory.
+//! Types for the numbers of kernels, of their lives, CPUs, message types, vectors and physical memory.
 
 use crate::{Errno, PAGE_SIZE};
 use core::num::NonZeroU32;
@@ -12,7 +12,7 @@ pub const MK_MAX_INSTANCES: usize = 256;
 pub struct InstanceId(u8);
 
 impl InstanceId {
-    /// The host kernel of a machine. The directory reserves this number for it (SPEC D-6).
+    /// The host kernel of a machine. By convention it has this number (SPEC D-6).
     pub const HOST: Self = Self(0);
 
     /// The instance `id`. Every byte is a valid id.
@@ -103,7 +103,7 @@ impl Incarnation {
 
 /// The id by which the interrupt controller addresses a CPU. On x86 it is the APIC id. It is never a kernel's logical CPU number.
 ///
-/// It has 64 bits on every architecture. The ids of a real machine have gaps (SPEC T-2).
+/// It has 64 bits on every architecture. The ids of a machine can have gaps (SPEC T-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct PhysCpuId(pub u64);
@@ -143,8 +143,8 @@ impl TryFrom<u64> for MessageType {
 ///
 /// Lower vectors are exceptions (Intel SDM vol. 3A, 6.2). `0xff` is the usual spurious vector.
 ///
-/// The directory uses this range on every architecture (SPEC L-6). On arm64 and riscv64 vector `0x20 + n` stands for interrupt *n* of
-/// the controller: [`of_number`](Self::of_number).
+/// The directory uses this range on every architecture (SPEC L-6). On arm64 and riscv64 vector `0x20 + n` stands for interrupt *n*
+/// of the controller: [`of_number`](Self::of_number).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vector(u8);
 
@@ -164,7 +164,7 @@ impl Vector {
     }
 
     /// The vector that stands for interrupt `n` of a controller that has numbers of its own, as on arm64 and riscv64: `0x20 + n`.
-    /// `None` from 0xdf on.
+    /// `None` if `n` is 0xdf or above.
     pub const fn of_number(n: u8) -> Option<Self> {
         match n.checked_add(FIRST_VECTOR) {
             Some(v) => Self::new(v),
@@ -227,7 +227,7 @@ impl PhysRange {
 
     /// First byte after the range.
     pub const fn end(self) -> PhysAddr {
-        // `new` proved that the sum neither wraps nor passes the limit.
+        // `new` checked the sum: it does not wrap, and is not above the limit.
         PhysAddr(self.start.0.wrapping_add(self.len))
     }
 

@@ -20,7 +20,7 @@ pub const MAX_FRAME: u32 = MIN_FRAME + 65_535;
 pub const LEAST_MAX_FRAME: u32 = MIN_FRAME + 68;
 
 bitflags::bitflags! {
-    /// What an end accepts in addition to plain frames (SPEC E-3).
+    /// What an end accepts in addition to plain frames (SPEC E-2).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Features: u32 {
         /// Frames whose checksum is not filled in.

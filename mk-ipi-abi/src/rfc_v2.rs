@@ -83,7 +83,7 @@ pub const fn region_size(nr_cpus: u32) -> u64 {
 /// Why a slot holds no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoMessage {
-    /// `data_size` is 0: never used, emptied, or a message of no bytes, which this layout cannot carry.
+    /// `data_size` is 0. The slot was never used, or it was emptied, or a C peer sent 0 bytes, which is no message here.
     Empty,
     /// An mk-ipi sender is filling the slot (SPEC X-2).
     Claimed(Claim),
@@ -141,7 +141,7 @@ pub const fn check_data_size(data_size: u64) -> Result<usize, NoMessage> {
 pub struct Claim {
     /// The kernel that claims.
     pub instance: InstanceId,
-    /// The life of that kernel in which it claims.
+    /// The life in which that kernel claims.
     pub incarnation: Incarnation,
 }
 

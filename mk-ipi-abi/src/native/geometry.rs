@@ -14,8 +14,8 @@ pub const MAX_LINES: u32 = 4096;
 /// Largest payload of a message in bytes, if the creator of a region gives no other number.
 pub const DEFAULT_MAX_LEN: u32 = 256;
 
-/// The number of lanes in a region, the lines of each lane, and the longest message. Every value of this type is within the limits
-/// (SPEC N-2).
+/// The number of lanes in a region, the lines of each lane, and the longest message. Every value of this type is within the
+/// limits (SPEC N-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     lanes: u32,
@@ -24,7 +24,7 @@ pub struct Geometry {
 }
 
 const fn whole_pages(bytes: u64) -> u64 {
-    // No overflow: `bytes` is 256 and at most 4,096 lines of 64 bytes or 256 control lines of 128 bytes.
+    // No overflow: `bytes` is at most 256 + 64 x 4,096, for a lane, or 256 + 128 x 256, for the receiver's pages.
     bytes.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1)
 }
 
@@ -44,7 +44,7 @@ impl Geometry {
     }
 
     /// The default for `lanes`: 256 lines up to 4 lanes, 128 up to 16, 64 up to 64, else 32; messages of at most
-    /// [`DEFAULT_MAX_LEN`] bytes.
+    /// [`DEFAULT_MAX_LEN`] bytes. `None` if `lanes` is not 1 to [`MAX_LANES`].
     pub const fn default_for(lanes: u32) -> Option<Self> {
         let lines = match lanes {
             0..=4 => 256,

@@ -69,7 +69,8 @@ impl LineTag {
         self.0 as u64 | (msg_type as u64) << 32
     }
     /// Whether the tag `found` proves a breach of the protocol, if the receiver expects `self`, the tag of a first line. This is
-    /// so if `found` has a later lap, or is the tag of a further line in the same lap. A correct sender stores neither.
+    /// so if `found` has a later lap (less than 2^29 laps later), or is the tag of a further line in the same lap. A correct
+    /// sender stores neither.
     pub const fn is_contradicted_by(self, found: Self) -> bool {
         let ahead = found.0.wrapping_sub(self.0) & Self::LAP;
         let further = found.0 & Self::FURTHER != 0;

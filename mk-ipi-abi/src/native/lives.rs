@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Words about the lives of sender and receiver: hello and answer, the receiver's life and doorbell, attachment, and breaches of the
-//! protocol (SPEC N-9, N-11, N-12, N-14, N-17).
+//! Words about the lives of sender and receiver: hello and answer, the receiver's life and doorbell, attachment, and breaches of
+//! the protocol (SPEC N-9, N-11, N-12, N-14, N-17).
 
 use crate::{Incarnation, PhysCpuId, Vector};
 
@@ -20,7 +20,7 @@ pub enum Phase {
 pub struct Hello {
     /// The sender's life.
     pub incarnation: Incarnation,
-    /// A number that differs between two attachments of one life.
+    /// A number that differs from the session numbers that `HELLO` and `ANSWER` had before.
     pub session: u16,
     /// The phase.
     pub phase: Phase,
@@ -110,7 +110,7 @@ impl Life {
     pub const fn to_word(self) -> u64 {
         self.incarnation.get() as u64 | (self.over as u64) << 32
     }
-    /// The life in a word. `None` for invalid words, and for 0, which the word is before the first life.
+    /// The life in a word. `None` for invalid words, and for 0, the value before the first life.
     pub const fn from_word(word: u64) -> Option<Self> {
         match Incarnation::new(word as u32) {
             Some(incarnation) if word >> 33 == 0 => Some(Self { incarnation, over: word >> 32 != 0 }),
@@ -151,8 +151,8 @@ impl Attached {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Breach {
-    /// A line has the tag of a later lap, or the tag of a further line where a message must begin, or the tag of a first line
-    /// inside of a message.
+    /// Where a message must begin, there is the tag of a later lap or the tag of a further line. Or a further line of a message
+    /// does not have its tag.
     Tag = 1,
     /// The length in a message is above what the region allows.
     Length = 2,

@@ -144,7 +144,7 @@ impl core::fmt::Display for StampError {
 impl core::error::Error for StampError {}
 
 impl StampError {
-    /// `EPROTO` for another protocol, else `EINVAL`.
+    /// `EPROTO` for another protocol or version, else `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::Mkipi0nn { .. } | Self::NoStamp { .. } | Self::Version(_) => Errno::EPROTO,

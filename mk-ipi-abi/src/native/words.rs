@@ -3,7 +3,7 @@
 
 /// Words of the receiver's pages. The indices count from the start of the region (SPEC N-3).
 pub mod receiver {
-    /// A counter that the receiver advances while it lives.
+    /// A counter that the receiver advances while it lives; 0 if the receiver has no clock.
     pub const HEARTBEAT: usize = 8;
     /// A [`Life`](crate::native::Life) word: the receiver's life, and whether it has said goodbye.
     pub const LIFE: usize = 9;
@@ -31,13 +31,13 @@ pub mod control {
     pub const BREACH: usize = 4;
     /// How many messages were in doubt since the region was created.
     pub const DOUBTS: usize = 5;
-    /// First of the words with the numbers of the last messages in doubt. The message number of doubt `n`, from 0, is in word
-    /// [`doubt`]`(n)`.
+    /// First of the words with the numbers of the last messages in doubt. Messages in doubt are counted from 0: the number of
+    /// message `n` in doubt is in word [`doubt`]`(n)`.
     pub const DOUBT: usize = 6;
     /// Number of words that begin at `DOUBT`.
     pub const DOUBT_WORDS: usize = 4;
 
-    /// The index of the word for message `nth` in doubt, from 0.
+    /// The index of the word with the number of message `nth` in doubt, counted from 0.
     pub const fn doubt(nth: u64) -> usize {
         DOUBT.wrapping_add(nth as usize & (DOUBT_WORDS - 1))
     }
@@ -61,7 +61,7 @@ pub mod header {
     pub const HELLO: usize = 0;
     /// The incarnation of the receiver that must stop. Receivers read it in the host's lane only.
     pub const STOP: usize = 1;
-    /// The sender waits for room, and wants to be rung when `CREDIT` is this or more. 0 if it never waited.
+    /// The sender waits for room, and wants to be rung when `CREDIT` is this or more. 0 if this life has never waited.
     pub const WANT: usize = 2;
     /// [`Attached`](crate::native::Attached): whether the sender has the region mapped; 0 if not.
     pub const ATTACHED: usize = 3;
