@@ -1323,7 +1323,7 @@ int mk_ipi_send_from_nmi(struct mk_ipi *mk,
 /**
  * The same as `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call `mk_ipi_flush`.
  * Until then the receiver may not read them. Messages that a callback posts are flushed at the end of the run of deferred work
- * that called the callback; a poller flushes them within 128 calls. Returns -EINVAL on RFC v2.
+ * that called the callback; a poller flushes them within 384 calls. Returns -EINVAL on RFC v2.
  *
  * Safety:
  * As `mk_ipi_send`.

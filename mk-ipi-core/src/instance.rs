@@ -448,9 +448,9 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         })
     }
 
-    /// Removes an instance from the table, unmaps its region and gives pool memory back. Refused if an instance other than `me` has
-    /// that memory mapped, and `has_stopped` is not true for it. Returns the messages of which it is not known whether they were
-    /// handled.
+    /// Removes an instance from the table, unmaps its region and gives pool memory back. Refused if an instance other than `me`
+    /// has that memory mapped, and `has_stopped` is not true for it. Returns the messages of which it is not known whether they
+    /// were handled.
     pub(crate) fn destroy<P: Platform<Word = W>>(
         &self,
         platform: &P,

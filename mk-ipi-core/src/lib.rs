@@ -9,8 +9,8 @@
 //! CPU -> `run_deferred` -> handlers. On the native link: `send` -> our lane in the target's region -> doorbell, if the target
 //! wants to be rung -> `run_deferred` copies, checks and calls the handlers. SPEC.md is normative.
 //!
-//! Modules, from the lowest layer to the highest: `sync`; `platform`; `registry`, `message`, `published`, `stats`; the generations
-//! `rfc_v2` and `native`; `link`, which has a variant for each generation; `instance`, `directory`; `endpoint`.
+//! Modules, from the lowest layer to the highest: `sync`, `place`; `message`, `published`, `stats`; `registry`; `platform`; the
+//! generations `rfc_v2` and `native`; `link`, which has a variant for each generation; `instance`, `directory`; `endpoint`.
 #![no_std]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a test may panic"))]
 

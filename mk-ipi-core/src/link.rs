@@ -21,8 +21,8 @@ pub enum LinkConfig {
         /// What a sender does if the slot holds an unread message.
         policy: SlotPolicy,
     },
-    /// The native link. For a region to be created: its geometry; `None` is the default for 16 lanes. For a region to be attached:
-    /// the geometry that its stamp must have; `None` accepts any.
+    /// The native link. For a region to be created: its geometry; `None` is the default for 16 lanes. For a region to be
+    /// attached: the geometry that its stamp must have; `None` accepts any.
     Native(Option<Geometry>),
 }
 
@@ -88,7 +88,9 @@ impl core::fmt::Display for AddError {
 impl core::error::Error for AddError {}
 
 impl AddError {
-    /// The error number of the C calls (SPEC C-1): `EEXIST`, `EINVAL`; `ENODEV` without a pool, `ENOMEM` for the rest.
+    /// The error number of the C calls (SPEC C-1): `EEXIST` if the id is in the table, `ENODEV` without a pool, `ENOMEM` if
+    /// memory, a mapping or a place in the table is missing, `EPROTO` for memory without a stamp that this build can read, else
+    /// `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::Exists => Errno::EEXIST,

@@ -5,7 +5,8 @@ use mk_ipi_abi::rfc_v2::{decode_pfn, PfnError};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, Pfn, PhysCpuId};
 use zerocopy::FromBytes;
 
-/// A received message: a view of the private copy. Handlers get it by reference. The reference is valid until the handler returns.
+/// A received message: a view of the private copy. Handlers get it by reference. The reference is valid until the handler
+/// returns.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     pub(crate) origin: Option<Origin>,

@@ -13,10 +13,10 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange,
 ///
 /// # Implementation safety
 ///
-/// **Ordering (SPEC O-1):** stores of this CPU to shared memory, made before it called [`ring`](Self::ring), must be visible
-/// to the handler that this doorbell causes at the target. A doorbell does not order earlier stores by itself, except a store to
-/// uncached device memory on x86. A release store or fence of the language is not enough either: it orders accesses to memory only,
-/// and the sending of an interrupt is not such an access. These instructions are enough:
+/// **Ordering (SPEC O-1):** stores of this CPU to shared memory, made before it called [`ring`](Self::ring), must be visible to
+/// the handler that this doorbell causes at the target. A doorbell does not order earlier stores by itself, except a store to
+/// uncached device memory on x86. A release store or fence of the language is not enough either: it orders accesses to memory
+/// only, and the sending of an interrupt is not such an access. These instructions are enough:
 ///
 /// | doorbell | before it | source |
 /// | --- | --- | --- |
@@ -25,8 +25,8 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange,
 /// | arm64, SGI of a GICv3 | `dsb ishst`; a `dmb` is not enough | Arm ARM, "Data Synchronization Barrier (DSB)"; GIC, "Observability of the effects of accesses to the GIC registers" |
 /// | riscv64, SBI or IMSIC | `fence w, o`; `fence w, w` is not enough | ISA, "FENCE instruction" |
 ///
-/// **At the target** the kernel takes the interrupt first, and then looks for messages. In between it executes a barrier where the
-/// architecture needs one (SPEC AR-5, RV-5, RV-7). `docs/book/src/memory-ordering.md` has a litmus test of sender and target.
+/// **At the target** the kernel takes the interrupt first, and then looks for messages. In between it executes a barrier where
+/// the architecture needs one (SPEC AR-5, RV-5, RV-7). `docs/book/src/memory-ordering.md` has a litmus test of sender and target.
 ///
 /// `ring` must be callable in any context that may send, with interrupts on or off. It must interrupt only `cpu`:
 /// another kernel's CPU does not expect this vector.
@@ -216,8 +216,8 @@ impl MapError {
 /// # Implementation safety
 ///
 /// A mapping covers exactly `range`. A `range` that does not begin on a page boundary, or whose length is not a multiple of 8, is
-/// refused as [`MapError::Misaligned`]. A mapping is write-back cached (on arm64 also inner shareable, as are the fences here), and
-/// meets the requirements of [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, also if a peer or the
+/// refused as [`MapError::Misaligned`]. A mapping is write-back cached (on arm64 also inner shareable, as are the fences here),
+/// and meets the requirements of [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, also if a peer or the
 /// directory names it.
 pub unsafe trait PhysMemory {
     /// The word type of mapped memory: [`crate::sync::AtomicU64`] in a kernel.
@@ -313,16 +313,17 @@ pub struct Peer {
 /// | `InDoubt` | `tick` | once for each message | ask the peer whether the message was handled, or do something that is correct in both cases |
 /// | `Discarded` | `tick` | once for each range | send these messages again, if they are still wanted |
 /// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was created again | once for each attachment, if anything is unsettled | the same as for `InDoubt`, for each message |
-/// | `ReadDirectory` | deferred work, poll, `tick` | each time that the directory may have changed, at most once a call | [`follow`](crate::Endpoint::follow) from a task |
+/// | `ReadDirectory` | deferred work, poll, `tick` | each time that the directory may have changed. One call can report it for several peers | [`follow`](crate::Endpoint::follow) from a task |
 /// | `Space` | deferred work, poll, `tick` | once for each `want_space` that gave false | send |
 /// | `Suspect` | `tick` | once, until `Alive` or `Up` | tell the operator; only the host decides whether the peer is dead (SPEC D-11) |
 /// | `Alive` | `tick` | once for each `Suspect` that was wrong | nothing |
 /// | `Up` | `tick` | once for each life of the peer, however often it is attached | nothing: **do not attach it again**; the link continues by itself |
 /// | `Dead` | `tick` | once for each life that says goodbye | nothing: messages that are sent now wait for the next life |
 ///
-/// These events end the wait of a sender for space or for an answer: `Space` and `Answered`, `Refused`, `Dead`, `Up`, and
-/// `Unsettled` with `ReadDirectory` if the region is gone. All except `Space` and `Answered` need
-/// [`tick`](crate::Endpoint::tick). `Suspect` ends no wait: the peer may only be slow.
+/// A sender that waits for space or for an answer stops waiting when one of these events comes: `Space`, `Answered`, `Refused`,
+/// `Dead`, `Up`, or `ReadDirectory` if the region was created again. In the last case `Unsettled` comes first if some messages
+/// are not confirmed. `Space` and `Answered` come without [`tick`](crate::Endpoint::tick). So does `Refused` if a sender waits
+/// for space. The others need `tick`. `Suspect` ends no wait: the peer may only be slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// Messages of this life of the peer follow. All messages of its former lives have been delivered. Reported once for each
@@ -347,8 +348,8 @@ pub enum PeerEvent {
         /// up to this one.
         to: u64,
     },
-    /// The link with the peer ended: we detached, or its region was created again. It is not known whether these messages of ours were
-    /// handled.
+    /// The link with the peer ended: we detached, or its region was created again. It is not known whether these messages of ours
+    /// were handled.
     Unsettled {
         /// Those with a number above this,
         after: u64,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A cell that holds a value for many users. The owner publishes the value, and takes it back when the value has no users any more.
+//! A cell that holds a value for many users. The owner publishes the value, and takes it back when the value has no users any
+//! more.
 //!
 //! Handlers and instances are stored in such cells. A user holds a [`Ref`] while it works on the value, without a
 //! lock. To take the value back, the owner first closes the cell to new users, and then checks whether earlier users

@@ -52,7 +52,7 @@ impl core::fmt::Display for WriteError {
             Self::OnDirectory => f.write_str("the region overlaps the directory"),
             Self::Live(record) => write!(
                 f,
-                "instance {} is live: its region, layout, flags and incarnation cannot change",
+                "instance {} is live: it must be dead before this entry can be written",
                 record.instance.get()
             ),
             Self::Over(id) => write!(f, "this incarnation of instance {} has ended", id.get()),
@@ -105,14 +105,16 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Directory::open(words).map(|Directory(entries)| Self(entries))
     }
 
-    /// Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel reads the directory.
+    /// Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel reads the
+    /// directory.
     #[must_use]
     pub fn at(mut self, address: PhysAddr) -> Self {
         self.0.header.address = address.0;
         self.store(offset_of!(DirectoryHeader, address), address.0)
     }
 
-    /// Stores which CPU booted the machine. No kernel may stop that CPU (SPEC A-11). Call it before any kernel reads the directory.
+    /// Stores which CPU booted the machine. No kernel may stop that CPU (SPEC A-11). Call it before any kernel reads the
+    /// directory.
     #[must_use]
     pub fn boot_cpu(mut self, cpu: PhysCpuId) -> Self {
         self.0.header.boot_cpu = cpu.0.wrapping_add(1);
@@ -134,8 +136,8 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
     /// directory. A kernel that has followed this generation has done what the entry requires (SPEC D-7).
     ///
     /// # Errors
-    /// [`WriteError`] if readers would refuse the entry, if another instance has its CPU or region, or if a live entry does not allow
-    /// the change (SPEC D-9). Nothing is written then.
+    /// [`WriteError`] if readers would refuse the entry, if another instance has its CPU or region, or if a live entry does not
+    /// allow the change (SPEC D-9). Nothing is written then.
     pub fn write(&mut self, record: &InstanceRecord, cpus: &[PhysCpuId]) -> Result<u32, WriteError> {
         let (words, listed) = self.0.of(record.instance).map_err(WriteError::Entry)?;
         let nr_cpus = u32::try_from(cpus.len()).map_err(|_| WriteError::BadCpus)?;
@@ -235,7 +237,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         let id = record.instance;
         let old = match self.reader().at_rest(id, |_, _| ()) {
             Ok(old) => old,
-            // An entry that cannot be read was left half-written by a former life of the host. It may be overwritten.
+            // The entry is absent, or a former life of the host left it half-written. Both may be overwritten.
             Err(_) => return Ok(()),
         };
         let kept = |r: &InstanceRecord| (r.incarnation, r.layout, r.flags, r.region);

@@ -30,7 +30,8 @@ pub(super) struct Cpu<const QUEUE: usize> {
     /// How many callbacks this CPU is running. A poller of this CPU counts as one.
     pub(super) callbacks: AtomicU32,
     pub(super) ringing: Ringing,
-    /// This CPU's physical id, plus one; 0 until the id was read. The id is kept here because reading it takes longer than a send.
+    /// This CPU's physical id, plus one; 0 until the id was read. The id is kept here because reading it takes longer than a
+    /// send.
     pub(super) physical: AtomicU64,
     pub(super) counters: Counters,
 }

@@ -58,7 +58,8 @@ impl Instances {
     }
 }
 
-/// The work that lanes need. It is done at the end of each run of deferred work, in each `tick`, and from time to time by a poller.
+/// The work that lanes need. It is done at the end of each run of deferred work, in each `tick`, and from time to time by a
+/// poller.
 #[derive(Debug)]
 pub(super) struct Busy {
     /// Lanes in which our life waits for an answer.

@@ -27,7 +27,7 @@ impl<
     /// [`poll`](Self::poll) once after this, and each time after our own instance was added.
     pub fn identify(&self, instance: InstanceId, incarnation: Incarnation) {
         self.set_identity(Some(Claim { instance, incarnation }));
-        // An error means that this kernel has no region, or slots that are never emptied. Both are allowed here.
+        // An error is allowed here: no region, slots that are never emptied, or the index of this CPU is not below `CPUS`.
         let _ = self.poll();
     }
 
@@ -56,13 +56,14 @@ impl<
         Ok(())
     }
 
-    /// Makes this life begin with empty lanes. Messages that former lives of ours left unread are not delivered. Their senders get
-    /// [`PeerEvent::Discarded`](crate::platform::PeerEvent). Call it before our own instance is added.
+    /// Makes this life begin with empty lanes. Messages that former lives of ours left unread are not delivered. Their senders
+    /// get [`PeerEvent::Discarded`](crate::platform::PeerEvent). Call it before our own instance is added.
     pub fn discard_unread(&self) {
         self.discard.store(true, Ordering::Relaxed);
     }
 
-    /// Calls `f` with our identity and the settings of our receiver, which a native link needs; with `None` if we have no identity.
+    /// Calls `f` with our identity and the settings of our receiver, which a native link needs; with `None` if we have no
+    /// identity.
     fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_, INSTANCES>>) -> R) -> R {
         let Some((id, incarnation)) = self.identity() else { return f(None) };
         let discard = self.discard.load(Ordering::Relaxed);
@@ -82,9 +83,10 @@ impl<
         self.destroy_with(id, |_, _| false)
     }
 
-    /// The same as [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is called with each instance and
-    /// life that says that it has the region mapped, and must return whether the CPUs of that life have stopped for good. If it
-    /// returns true and they still run, that kernel may write into memory that has another owner by then.
+    /// The same as [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is called with an instance and a
+    /// life that says that it has the region mapped. It must return whether the CPUs of that life have stopped for good. If it
+    /// returns true although they still run, that kernel may write into memory that has another owner by then. `has_stopped` is
+    /// called for each such life until it returns false once, and can be called more than once for the same life.
     pub fn destroy_with(
         &self,
         id: InstanceId,
@@ -98,8 +100,8 @@ impl<
         Ok(())
     }
 
-    /// Calls `each` for every other instance and life that says that it has the native region of `id` mapped (SPEC N-17): the senders,
-    /// and the receiver. It does not matter which kernel created the region. May sleep.
+    /// Calls `each` for every other instance and life that says that it has the native region of `id` mapped (SPEC N-17): the
+    /// senders, and the receiver. It does not matter which kernel created the region. May sleep.
     ///
     /// # Errors
     /// `Unknown` if there is no such instance with a native region, `Map` if its lanes could not be mapped.
@@ -121,7 +123,8 @@ impl<
         self.instances.clear_claims(Claim { instance: dead, incarnation })
     }
 
-    /// Called after an instance was added. Rings the instance, so that it sees our hello, and schedules a run that reads our lanes.
+    /// Called after an instance was added. Rings the instance, so that it sees our hello, and schedules a run that reads our
+    /// lanes.
     fn announce(&self, id: InstanceId) {
         // The directory entry that the caller used may be out of date. So the next `follow` reads the whole directory.
         self.attachments.fetch_add(1, Ordering::Relaxed);

@@ -53,7 +53,7 @@ impl core::fmt::Display for JoinError {
 impl core::error::Error for JoinError {}
 
 impl JoinError {
-    /// `ENODEV`, `EAGAIN`, or the error number of the instance's error.
+    /// `ENODEV`, `EAGAIN`, `EBUSY`, or the error number of the instance's error.
     pub const fn errno(self) -> Errno {
         match self {
             Self::NotListed(_) | Self::Entry(..) => Errno::ENODEV,
@@ -101,9 +101,10 @@ impl<
     /// Takes the identity of the instance whose region is at `shared` (`mk_ipi_shared=`), and adds every instance
     /// that the directory lists as starting or running, including our own. Returns the number of instances added. May sleep.
     ///
-    /// On an error, the instances that this call added are removed again. An instance that cannot be added is left out, unless it
-    /// is our own ([`join_and`](Self::join_and) reports the instances left out). Afterwards every other CPU of this kernel must
-    /// call [`poll`](Self::poll) once. One CPU must call [`follow`](Self::follow) from time to time, which applies later changes.
+    /// An instance that cannot be added is left out ([`join_and`](Self::join_and) reports it). But it is an error if our own
+    /// instance cannot be added, or if the host keeps changing an entry. On an error, the instances that this call added are
+    /// removed again. Afterwards every other CPU of this kernel must call [`poll`](Self::poll) once. One CPU must call
+    /// [`follow`](Self::follow) from time to time, which applies later changes.
     pub fn join(&self, shared: PhysAddr, directory: &Directory<'_, P::Word>) -> Result<usize, JoinError> {
         self.join_and(shared, directory, |_, _| ())
     }

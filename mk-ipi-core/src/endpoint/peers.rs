@@ -62,7 +62,8 @@ impl<
     }
 
     /// Requests [`PeerEvent::Space`](crate::platform::PeerEvent::Space) for when our lane to `to` has space for a message of
-    /// `len` bytes. True if the lane has space now; the event may come nevertheless.
+    /// `len` bytes. True if the lane has space now; the event may come nevertheless. True also if the lane is broken, because
+    /// then no space can come. A send that finds no space then fails with `Broken` or `RegionGone`.
     ///
     /// Other events tell a waiting sender that the peer refuses us, has ended or has restarted
     /// ([`PeerEvent`](crate::platform::PeerEvent)). An end and a restart are reported by [`tick`](Self::tick).
@@ -84,14 +85,15 @@ impl<
         self.native(to, |sender, _| sender.stats()).map(|(_, stats)| stats)
     }
 
-    /// Advances our heartbeat, schedules the deferred work to look at all lanes, and checks all native peers. Changes are reported by
-    /// [`PeerEvent`](crate::platform::PeerEvent). Call it periodically, where a short wait does no harm. It does not sleep.
+    /// Advances our heartbeat, schedules the deferred work to look at all lanes, and checks all native peers. Changes are
+    /// reported by [`PeerEvent`](crate::platform::PeerEvent). Call it periodically, where a short wait does no harm. It does not
+    /// sleep.
     ///
     /// The heartbeat of a kernel that never calls this does not change. Then no peer suspects this kernel, and no peer notices if
     /// it dies. The call also finds messages whose doorbell was lost, and what happened to messages in flight when a peer died.
     ///
-    /// `now`: the kernel's clock, any 64-bit counter that does not wrap, in any unit. A peer whose heartbeat does not change for more
-    /// than `patience` of these units is suspect.
+    /// `now`: the kernel's clock, any 64-bit counter that does not wrap, in any unit. A peer whose heartbeat does not change for
+    /// more than `patience` of these units is suspect.
     pub fn tick(&self, now: u64, patience: u64) {
         let Some((me, ours)) = self.identity() else { return };
         if let Some(own) = self.own() {

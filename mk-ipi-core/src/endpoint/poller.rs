@@ -276,8 +276,9 @@ impl<
 {
     /// Delivers new messages. Returns the number of messages and of other events of peers.
     ///
-    /// Each call reads the lane that had a message last. Every 4th call reads all lanes that had a message or an event recently.
-    /// Every 128th call reads all lanes and the stop word, and does the pending work of our own lanes: answers, space, flushes.
+    /// Each call reads the lane that had a message last. Every 4th call also reads the other lanes that had a message or a hello
+    /// recently, if there are any. Usually every 128th call, and at least one of 384 calls, reads all lanes and the stop word.
+    /// That call also does the pending work of our own lanes: answers, space, flushes.
     #[inline]
     pub fn poll(&mut self) -> usize {
         self.run.endpoint.registry.freshen(&mut self.run.recent);

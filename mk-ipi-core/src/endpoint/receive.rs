@@ -72,8 +72,9 @@ impl<
     /// Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it reads the slot
     /// of this CPU. On the native link it reads the stop word, and schedules the deferred work.
     ///
-    /// True if a message was found. Handlers run as deferred work. On RFC v2 the message stays in the slot while the queue is full, and
-    /// the result is false. On the native link the result is always true, because only the deferred work looks. Not from NMI context.
+    /// True if a message was found. Handlers run as deferred work. On RFC v2 the message stays in the slot while the queue is
+    /// full, and the result is false. On the native link the result is always true, because only the deferred work looks. Not
+    /// from NMI context.
     pub fn poll(&self) -> Result<bool, PollError> {
         let interrupts = self.platform.disable();
         let found = self.poll_undisturbed();
@@ -156,8 +157,8 @@ impl<
     }
 
     /// The same as [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls from time to time. It does
-    /// not request doorbells when no message is left, and leaves ARMED as it is. It schedules another run only if another CPU tried to read the lanes
-    /// meanwhile. For constant polling use a [`poller`](Self::poller).
+    /// not request doorbells when no message is left, and leaves ARMED as it is. It schedules another run only if another CPU
+    /// tried to read the lanes meanwhile. For constant polling use a [`poller`](Self::poller).
     pub fn drain(&self) -> Deferred {
         self.run(self.own().as_deref(), false)
     }

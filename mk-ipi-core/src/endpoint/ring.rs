@@ -109,7 +109,7 @@ impl<
     }
 
     /// Rings `to` without sending a message, even if `to` does not want to be rung. Call it after [`SendError::NotRung`]. An
-    /// instance that is not live is not rung.
+    /// instance is not rung if it is not live, or if its native region says that the life in the directory has not begun yet.
     pub fn ring(&self, to: InstanceId) -> Result<(), SendError> {
         let instance = self.instances.get(to).map_err(SendError::Instance)?;
         let rung = match instance.sender() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Counts the CPUs that are about to ring. A CPU that follows the directory waits until no CPU rings a doorbell of a former entry
-//! (SPEC N-17).
+//! (SPEC D-7).
 
 use crate::sync::{const_unless_loom, fence, AtomicU32, Ordering};
 

@@ -27,9 +27,9 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Sends `payload` to `to`: at most 256 bytes, or what the stamp of a native region allows. On RFC v2 it has at least one byte, and
-    /// goes to the doorbell CPU. Returns the message number: on the native link the position after its last line. These numbers
-    /// grow, but not by one ([`handled`](Self::handled)). On RFC v2 the number is 0.
+    /// Sends `payload` to `to`: at most 256 bytes, or what the stamp of a native region allows. On RFC v2 it has at least one
+    /// byte, and goes to the doorbell CPU. Returns the message number: on the native link the position after its last line. These
+    /// numbers grow, but not by one ([`handled`](Self::handled)). On RFC v2 the number is 0.
     ///
     /// It does not sleep. It waits only for the interrupt controller, for a bounded time. It may be called in interrupt context
     /// and in callbacks. In NMI context call [`send_from_nmi`](Self::send_from_nmi).
@@ -128,7 +128,8 @@ impl<
             }
             Err(e) => {
                 self.platform.restore(interrupts);
-                // The awaited answer may have come. Lines are not cleaned here, because interrupts are off.
+                // The awaited answer may have come. Interrupts were restored before this, because the handshake may store to
+                // every line of the lane.
                 let retry =
                     e == Unsent::Unanswered && context == Context::Normal && self.continue_handshake(to.id);
                 if retry {
@@ -183,8 +184,8 @@ impl<
     /// The same as [`send`](Self::send) on the native link, for any context, including NMI and console paths. It takes no lock,
     /// and does not damage a send that it interrupts.
     ///
-    /// A send that is interrupted and never continues, because its CPU died, leaves a gap. Later messages of this kernel to that peer,
-    /// including those of a panic, are delivered when the next life of this kernel begins (SPEC N-8).
+    /// A send that is interrupted and never continues, because its CPU died, leaves a gap. Later messages of this kernel to that
+    /// peer, including those of a panic, are delivered when the next life of this kernel begins (SPEC N-8).
     pub fn send_from_nmi(
         &self,
         to: InstanceId,
@@ -286,8 +287,8 @@ impl<
             }
         }
         if !instance.is_live() {
-            // The CPUs of the instance may belong to another instance now. The next life of the instance finds the message in a
-            // poll.
+            // The CPUs of the instance may belong to another instance now. The next life of the instance finds the message: in a
+            // poll if the slot is exclusive, otherwise at its next doorbell.
             return Ok(());
         }
         self.platform.ring(cpu, vector).map_err(SendError::NotRung)

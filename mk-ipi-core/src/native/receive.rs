@@ -11,10 +11,10 @@ use mk_ipi_abi::{Incarnation, InstanceId};
 
 /// The largest number of messages that one visit takes from a lane. After these, the next lane is visited.
 const SHARE: usize = 16;
-/// Number of polls, the last of which visits all active lanes. Used if a lane other than the `last` one is active.
+/// If a lane other than the `last` one is active, one of this number of polls visits all active lanes.
 const LOOK_AT_ACTIVE: u32 = 4;
-/// Number of polls, the last of which visits the lanes of all instances in the table, headers included. If lanes become inactive
-/// in between, this can take up to twice as many polls.
+/// After this number of polls, one poll visits the lanes of all instances in the table, and reads their headers. If lanes become
+/// inactive in between, or a drain ran before the polls, this takes up to three times as many polls.
 const LOOK_AT_ALL: u32 = 128;
 
 /// The value of `State::polls_left` in a poll that must visit more than the `last` lane.

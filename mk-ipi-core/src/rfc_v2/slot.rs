@@ -189,7 +189,8 @@ impl<'a, W: Word> Slot<'a, W> {
         Ok(())
     }
 
-    /// Handles a slot without a message. An exclusive slot with an invalid `data_size` would be `Busy` for ever, so it is emptied.
+    /// Handles a slot without a message. An exclusive slot with an invalid `data_size` would be `Busy` for ever, so it is
+    /// emptied.
     fn refuse(self, policy: SlotPolicy, size: u64, found: NoMessage) -> NotTaken {
         if let (SlotPolicy::Exclusive, NoMessage::BadSize(_)) = (policy, found) {
             // If this fails, a sender has written the slot meanwhile, and rings for its message.

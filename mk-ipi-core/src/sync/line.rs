@@ -14,9 +14,10 @@ const TAKEN: usize = 2;
 
 /// One interrupt of one CPU, and words that another CPU writes before it rings.
 ///
-/// An interrupt is either pending or not: two rings before it is taken cause one interrupt. Both operations are relaxed, so only the
-/// barriers of the backend order them. These are fences here: `dsb ishst` and `fence w, o` are a release fence, since they keep stores before an
-/// output; `dsb sy` and `fence o, rw` are an acquire fence, since they keep loads after an input.
+/// An interrupt is either pending or not: two rings before it is taken cause one interrupt. Both operations on it are relaxed. So
+/// only the barriers of the backend order them with accesses to the words. In a model a barrier is a fence. `dsb ishst` and
+/// `fence w, o` order earlier stores before the ring, so they are a release fence. `dsb sy` and `fence o, rw` order later loads
+/// after the acknowledgement of the interrupt, so they are an acquire fence.
 #[derive(Debug)]
 pub struct Line {
     pending: AtomicBool,
@@ -43,8 +44,8 @@ impl Line {
     }
 }
 
-/// One CPU stores messages and calls `ring` for each. The target calls `handle` while the interrupt is pending; `handle` calls its
-/// second argument to look for messages. Panics if a message is missed in any interleaving.
+/// One CPU stores messages and calls `ring` for each. The target calls `handle` while the interrupt is pending; `handle` calls
+/// its second argument to look for messages. Panics if a message is missed in any interleaving.
 pub fn nothing_is_missed(ring: fn(&Line), handle: fn(&Line, &mut dyn FnMut())) {
     loom::model(move || {
         let line = Arc::new(Line::new());

@@ -23,7 +23,8 @@ struct Point {
 }
 
 std::thread_local! {
-    /// The point that is removed now. It is local to a thread, because loom runs all threads of a model on the thread of the test.
+    /// The point that is removed now. It is local to a thread, because loom runs all threads of a model on the thread of the
+    /// test.
     static MISSING: RefCell<Option<Point>> = const { RefCell::new(None) };
 }
 
