@@ -89,7 +89,7 @@ impl<'a, W: Word> Directory<'a, W> {
     }
 
     /// The generation of the directory. It changes with every change of an entry (SPEC D-7).
-    #[expect(clippy::cast_possible_truncation, reason = "its low 32 bits count")]
+    #[expect(clippy::cast_possible_truncation, reason = "the generation has 32 bits")]
     pub fn generation(&self) -> u32 {
         // SYNC POINT: directory-generation (acquire)
         self.0.words.get(GENERATION).map_or(0, |word| word.load(Ordering::Acquire) as u32)
@@ -105,8 +105,9 @@ impl<'a, W: Word> Directory<'a, W> {
 
     /// A checked copy of the entry of `id`. Copies the ids of its CPUs into `cpus` (SPEC D-4).
     ///
-    /// On an error the content of `cpus` is undefined. `Changing` if the host was writing the entry during all attempts: try
-    /// again. `BadCpus` also if `cpus` is too short, or the doorbell CPU is not listed.
+    /// # Errors
+    /// `Changing` if the host was writing the entry during all attempts: try again. `BadCpus` also if `cpus` is too short, or if
+    /// the doorbell CPU is not listed. After an error the content of `cpus` is undefined.
     pub fn read(&self, id: InstanceId, cpus: &mut [PhysCpuId]) -> Result<InstanceRecord, EntryError> {
         let record = self.at_rest(id, |_, listed| {
             for (copy, word) in cpus.iter_mut().zip(listed) {

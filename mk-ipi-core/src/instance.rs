@@ -27,7 +27,7 @@ pub struct InstanceConfig<'a> {
     pub doorbell_cpu: PhysCpuId,
     /// The vector to ring.
     pub vector: Vector,
-    /// Whether only `doorbell_cpu` takes the doorbells of the instance. Then no other CPU can be the target (SPEC S-7).
+    /// Whether only `doorbell_cpu` takes the doorbells of the instance. Then a sender can name no other CPU (SPEC S-7).
     pub one_doorbell: bool,
     /// The generation of its region, and the parameters of the region.
     pub link: LinkConfig,
@@ -154,8 +154,8 @@ impl<W: Word> Instance<W> {
         Bell::from_word(self.doorbell.load(Ordering::Relaxed)).unwrap_or(NOWHERE)
     }
 
-    /// Whether the life in the directory may have begun, as the region says now. Before its first life, and in an older life, the
-    /// instance must not be rung.
+    /// Whether the life in the directory may have begun: the word `LIFE` of the region is not 0, and names no life that is older
+    /// than the one in the directory. Before that, the instance must not be rung (SPEC N-12). An invalid `LIFE` counts as begun.
     pub(crate) fn may_listen(&self, sender: &Sender<W>) -> bool {
         sender.begun().is_some_and(|life| !life.is_some_and(|life| self.is_former(life.incarnation)))
     }
@@ -412,7 +412,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         self.add(config, |instance| {
             let len = config.link.region_len();
             let start = platform.alloc(config.id, len).map_err(AddError::Pool)?;
-            // The pool returned an invalid address, which its contract forbids. Such memory cannot be given back.
+            // `None`: the address from the pool is invalid, which the pool's contract forbids. Such memory cannot be given back.
             let range = PhysRange::new(start, len).ok_or(AddError::Map(MapError::NotAllowed))?;
             let connected = Link::create(platform, config.link, range)
                 .and_then(|()| instance.connect(platform, me, config.link, range));

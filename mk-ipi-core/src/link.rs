@@ -21,8 +21,8 @@ pub enum LinkConfig {
         /// What a sender does if the slot holds an unread message.
         policy: SlotPolicy,
     },
-    /// The native link. For a region to be created: its geometry; `None` is the default for 16 lanes. For a region to be
-    /// attached: the geometry that its stamp must have; `None` accepts any.
+    /// The native link. A region that is created gets this geometry; `None` stands for the default geometry of 16 lanes. A region
+    /// that is attached must have this geometry in its stamp; `None` accepts any geometry.
     Native(Option<Geometry>),
 }
 
@@ -127,7 +127,8 @@ impl LinkConfig {
         }
     }
 
-    /// The part of `given` that the region uses. For a native region this is `given`, because only its stamp has the size.
+    /// The part of `given` that the region uses. For a native region this is `given`, because only the stamp says how large the
+    /// region is.
     pub(crate) fn region_in(self, given: PhysRange) -> Result<PhysRange, AddError> {
         if !given.start().is_page_aligned() {
             return Err(AddError::Misaligned);

@@ -36,8 +36,8 @@ pub unsafe trait Doorbell {
     /// It is called before the message is stored, so that a send to an unreachable CPU changes nothing.
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 
-    /// Interrupts `cpu` with `vector`. Several calls may cause one interrupt: a vector that is already pending stays
-    /// pending once.
+    /// Interrupts `cpu` with `vector`. Several calls may cause only one interrupt: if the vector is already pending, a further
+    /// call changes nothing.
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 
     /// The same as [`ring`](Self::ring), for an NMI handler. The NMI may have interrupted a `ring` on the same CPU. So this
@@ -90,10 +90,10 @@ impl DoorbellError {
 ///
 /// # Implementation safety
 ///
-/// `physical_id` is the id by which the machine's interrupt controller addresses the CPU that runs the call:
-/// peers ring it and receivers choose their slot by it. `index` numbers the CPUs of this kernel densely from
-/// 0, and no two CPUs that run at the same time have the same one. Both are constant on one CPU while
-/// interrupts are off there, and while a callback runs (a callback must not migrate).
+/// `physical_id` is the id by which the machine's interrupt controller addresses the CPU that runs the call. Peers ring the CPU
+/// by this id, and the CPU finds its slot by it. `index` is the number of the CPU within this kernel. The numbers begin at 0 and
+/// have no gaps, and two CPUs that run at the same time have different numbers. While interrupts are off, both calls return the
+/// same values again. The same holds while a callback runs, because a callback must not migrate to another CPU.
 pub unsafe trait ThisCpu {
     /// The physical id of this CPU: on x86 the APIC id, on arm64 the affinity, on riscv64 the hart id (SPEC A-2, AR-1, RV-1).
     fn physical_id(&self) -> PhysCpuId;
@@ -104,9 +104,9 @@ pub unsafe trait ThisCpu {
     fn relax(&self) {
         crate::sync::spin_hint();
     }
-    /// Writes `new` to `word` if its value is `current`. Returns whether it was. It is called in kernels with one CPU only, for
-    /// words that no other CPU accesses. So it must be atomic only with respect to interrupts and NMIs of this CPU. On x86 an
-    /// instruction without `lock` is enough, and much faster (`mk_ipi_x86::compare_exchange_alone`).
+    /// Writes `new` to `word` if its value is `current`. Returns whether it has written. It is called only in kernels with one
+    /// CPU, and only for words that no other CPU accesses. So it must be atomic only with respect to interrupts and NMIs of this
+    /// CPU. On x86 an instruction without `lock` is enough, and much faster (`mk_ipi_x86::compare_exchange_alone`).
     #[inline(always)]
     fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
         word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
@@ -137,7 +137,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Physical memory, mapped write-back cached: a slice of words from the start of the range.
+/// Physical memory that is mapped write-back cached, as a slice of words. The first word is at the start of the range.
 ///
 /// The owner must give the mapping back to [`PhysMemory::unmap`]. If it is only dropped, the memory stays mapped.
 #[derive(Debug)]
@@ -150,8 +150,8 @@ impl<W: Word> Mapping<W> {
     ///
     /// # Safety
     ///
-    /// `words` is aligned, non-dangling and valid for loads (and stores, if mapped so) of `W` from every CPU
-    /// of this kernel until the mapping is unmapped, and all access by this kernel is through `W`. Other
+    /// `words` is aligned and non-dangling. Until the mapping is unmapped, `words` is valid for loads of `W` from every CPU of
+    /// this kernel, and for stores if the memory is mapped for stores. This kernel accesses the memory only through `W`. Other
     /// kernels may write it at any time.
     pub const unsafe fn new(words: NonNull<[W]>) -> Self {
         Self { words }
@@ -306,13 +306,13 @@ pub struct Peer {
 ///
 /// | event | the call of this kernel that reports it | how often | what to do |
 /// | --- | --- | --- | --- |
-/// | `Began` | deferred work, poll | once for each life of the peer and each of ours, before its first message | drop what belongs to the former life of the peer |
+/// | `Began` | deferred work, poll | once for each pair of a life of the peer and a life of ours, before the first message | drop what belongs to the former life of the peer |
 /// | `Answered` | deferred work, poll, `tick`, a send, `want_space` | once for each attachment that had to wait | send what was `Unanswered` |
 /// | `Quarantined` | deferred work, poll | once for each life that breaks the protocol | report it to the operator; its next life is accepted without a call |
 /// | `Refused` | `tick`; with `want_space` also deferred work and poll | once for each attachment | this kernel has a fault: stop sending, report it |
 /// | `InDoubt` | `tick` | once for each message | ask the peer whether the message was handled, or do something that is correct in both cases |
 /// | `Discarded` | `tick` | once for each range | send these messages again, if they are still wanted |
-/// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was created again | once for each attachment, if anything is unsettled | the same as for `InDoubt`, for each message |
+/// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was created again | once for each attachment, if the peer has not confirmed all messages | for each message the same as for `InDoubt` |
 /// | `ReadDirectory` | deferred work, poll, `tick` | each time that the directory may have changed. One call can report it for several peers | [`follow`](crate::Endpoint::follow) from a task |
 /// | `Space` | deferred work, poll, `tick` | once for each `want_space` that gave false | send |
 /// | `Suspect` | `tick` | once, until `Alive` or `Up` | tell the operator; only the host decides whether the peer is dead (SPEC D-11) |
@@ -343,17 +343,17 @@ pub enum PeerEvent {
     },
     /// A new life of the peer has discarded our unread messages. They were not handled.
     Discarded {
-        /// Those with a number above this,
+        /// The discarded messages have numbers above this.
         after: u64,
-        /// up to this one.
+        /// The number of the last discarded message.
         to: u64,
     },
     /// The link with the peer ended: we detached, or its region was created again. It is not known whether these messages of ours
     /// were handled.
     Unsettled {
-        /// Those with a number above this,
+        /// These messages have numbers above this.
         after: u64,
-        /// up to this one.
+        /// The number of the last of these messages.
         to: u64,
     },
     /// A word of the peer contradicts our copy of the directory. The directory may have changed: call
@@ -371,10 +371,10 @@ pub enum PeerEvent {
     Dead(Incarnation),
 }
 
-/// Callbacks for events of peers and regions. The call that finds an event calls them. No lock is held for which another CPU
-/// waits. If deferred work is requested meanwhile, it runs later.
+/// Callbacks for events of peers and regions. The call that finds an event calls the callback. Meanwhile it holds no lock for
+/// which another CPU waits. Deferred work that is requested during a callback runs after it.
 pub trait Observer {
-    /// Something happened to a peer. [`PeerEvent`] says from which calls. The method may send, and must not wait.
+    /// Something happened to a peer. [`PeerEvent`] says which calls report which event. This method may send, and must not wait.
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         let _ = (peer, event);
     }

@@ -24,16 +24,16 @@ const LIVE: u64 = 2 << 30;
 const CLOSING: u64 = 3 << 30;
 const SERIAL_ONE: u64 = 1 << 32;
 
-/// See the module. INVARIANT: `value` is `Some` in LIVE and CLOSING; only the owner of the one SETUP phase
-/// writes it.
+/// The cell that the module describes. INVARIANT: `value` is `Some` in LIVE and CLOSING. It is written only in SETUP, and only
+/// through the one `Vacancy` of that phase.
 #[derive(Debug)]
 pub(crate) struct Published<T> {
     state: AtomicU64,
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: the value is reached by reference from many threads (T: Sync) and moved in and out by any (T: Send);
-// `state` admits writers only when there is no reader, see `claim` and `take`.
+// SAFETY: many threads can have references to the value (T: Sync). Any thread can move a value in or out (T: Send). `state`
+// admits a writer only when there is no reader (`claim`, `take`).
 unsafe impl<T: Send + Sync> Sync for Published<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Published<T> {}
@@ -120,7 +120,7 @@ impl<T> Published<T> {
         s & PHASE == CLOSING || serial_of(s) != Serial(0)
     }
 
-    /// Replaces the state by the result of `next`. If `next` gives none, returns the state as an error.
+    /// Replaces the state by the result of `next`. If `next` returns `None`, returns the state as the error.
     fn change(&self, order: Ordering, next: impl Fn(u64) -> Option<u64>) -> Result<u64, u64> {
         self.state.fetch_update(order, next)
     }
@@ -150,7 +150,8 @@ impl<T> Vacancy<'_, T> {
 
 impl<T> Drop for Vacancy<'_, T> {
     fn drop(&mut self) {
-        // A subtraction and not a store: the word may count users that are about to find the cell empty.
+        // Subtracts, and does not store 0: a `get` may have added 1 to the word, and will subtract it when it finds that
+        // the cell is not live.
         // SYNC POINT: cell-emptied (release)
         self.cell.state.fetch_sub(SETUP, Ordering::Release);
     }

@@ -119,8 +119,8 @@ fn forget<H>(recent: &mut Recent<'_, H>, version: u32) {
 pub(crate) struct Registry<H, const N: usize> {
     /// Changes with every registration that begins or ends.
     version: AtomicU32,
-    /// The message type of each entry, under the same index. It is a hint that may be out of date. A search skips most entries by
-    /// it.
+    /// The message type of each entry, under the same index. With these types a search skips most entries. They are hints, which
+    /// may be out of date.
     types: [AtomicU32; N],
     entries: [Published<Entry<H>>; N],
 }
@@ -328,7 +328,8 @@ mod tests {
         assert_eq!([1, 2, 1].map(&mut dispatched), [(2, false), (1, true), (2, false)]);
         assert_eq!(r.unregister(second, || ()), Ok(()));
         assert_eq!([1, 1].map(&mut dispatched), [(1, true); 2]);
-        // The entry of type 1 is in use, so it is closed, and its type is no longer served.
+        // Closes the entry of type 1, which is the first step of `unregister`. Although `recent` still holds the entry, messages
+        // of type 1 have no handler any more.
         assert!(r.entries[first.index].close(Some(first.serial)));
         r.version.fetch_add(1, Ordering::Relaxed);
         assert_eq!([1, 2].map(&mut dispatched), [(0, false), (1, true)]);
@@ -360,13 +361,13 @@ mod loom_tests {
 
     /// A handler whose state is freed after unregister. Loom detects an access to the state that is not ordered before the free.
     struct Freed(Arc<UnsafeCell<u32>>);
-    // SAFETY: the model proves it: no handler runs while the cell is written.
+    // SAFETY: no handler runs while the cell is written. The model proves this.
     unsafe impl Send for Freed {}
     // SAFETY: as above.
     unsafe impl Sync for Freed {}
     impl Handler for Freed {
         fn handle(&self, _: &Message<'_>) {
-            // SAFETY: read only; loom checks that no write is concurrent.
+            // SAFETY: the cell is only read here. Loom checks that nothing writes it at the same time.
             self.0.with(|v| assert_eq!(unsafe { *v }, 1));
         }
     }
@@ -385,7 +386,7 @@ mod loom_tests {
             };
             let handle = registry.register(MessageType(0), Freed(state.clone())).unwrap();
             registry.unregister(handle, thread::yield_now).unwrap();
-            // SAFETY: as a kernel frees the handler's state here; loom checks that no callback reads it.
+            // SAFETY: loom checks that no callback reads the state meanwhile. A kernel would free the handler's state here.
             state.with_mut(|v| unsafe { *v = 0 });
             cpu.join().unwrap();
         });

@@ -5,7 +5,11 @@
 //! Memory that a peer can write is a slice of [`Word`]s. It is accessed one word at a time, also for payloads:
 //! a plain copy that races with the peer would be undefined behaviour. The mock has its own `Word`, which
 //! asks a scheduler before each access.
-#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the one place (CONTRIBUTING.md)")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "only this module uses them (CONTRIBUTING.md)"
+)]
 
 #[cfg(not(loom))]
 use core::sync::atomic as imp;
@@ -128,7 +132,8 @@ impl AtomicU64 {
     }
 }
 
-/// A memory fence. Loom treats `SeqCst` accesses as acquire and release, so a store before a load needs this fence.
+/// A memory fence. To loom a `SeqCst` access is only acquire or release. So a store that must come before a later load of another
+/// word needs this fence between them.
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 pub fn fence(order: Ordering) {

@@ -56,7 +56,8 @@ fn loom_an_entry_is_read_whole() {
     });
 }
 
-/// directory-generation: a reader that sees the new generation sees the new entry. The fences of the entry ensure this too.
+/// directory-generation: a reader that sees the new generation also sees the new entry. The fences of the entry alone would
+/// ensure this too.
 #[test]
 fn loom_who_follows_a_generation_has_its_entries() {
     check(|| {

@@ -123,7 +123,7 @@ fn an_entry_is_odd_while_it_changes() {
     assert_eq!(writer.reader().read(TWO, &mut ids(&[0; CPUS])), Ok(record()));
 }
 
-/// A word that gives the next even number at each load.
+/// A word whose every load returns the next even number.
 struct Restless(AtomicU64);
 
 impl Word for Restless {

@@ -169,8 +169,8 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
 
     fn count_change(&self) -> u32 {
         let Some(word) = self.0.words.get(GENERATION) else { return 0 };
-        // Never 0, which means that a kernel has not followed.
-        #[expect(clippy::cast_possible_truncation, reason = "its low 32 bits count")]
+        // Never 0: a kernel that has not followed the directory yet stores generation 0 in its lanes.
+        #[expect(clippy::cast_possible_truncation, reason = "the generation has 32 bits")]
         let next = (word.load(Ordering::Relaxed) as u32).wrapping_add(1).max(1);
         // SYNC POINT: directory-generation (release)
         word.store(next.into(), Ordering::Release);

@@ -63,7 +63,7 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
 }
 
 /// Calls the function when this value is dropped, unless [`defuse`](Self::defuse) was called. It is needed for handlers that
-/// unwind, which only tests on a host do.
+/// unwind. Only handlers in tests that run as programs do this.
 pub(super) struct OnUnwind<F: Fn()>(pub(super) F);
 
 impl<F: Fn()> OnUnwind<F> {
@@ -107,7 +107,7 @@ pub struct Endpoint<
     pub(super) registry: Registry<H, HANDLERS>,
     /// The receiver's end of our own region, if that is native.
     pub(super) receiver: Receiver<INSTANCES>,
-    /// Whether a new life of ours discards the messages that its former lives left unread.
+    /// Whether a new life of ours discards the messages that our former lives left unread.
     pub(super) discard: AtomicBool,
     /// The doorbell of a new life of ours, as a [`Bell`](mk_ipi_abi::native::Bell) word; 0 for the doorbell in the directory.
     pub(super) bell: AtomicU64,
@@ -119,7 +119,8 @@ pub struct Endpoint<
     pub(super) lives: [AtomicU64; INSTANCES],
     /// The generation of the directory that was followed last, and in the upper half the value that `attachments` had then.
     pub(super) followed: AtomicU64,
-    /// How often an instance was added. An instance may have been added by an older entry than the one that was followed last.
+    /// How often an instance was added. If this has changed, `follow` reads the whole directory again, because the caller that
+    /// added an instance may have used an old entry.
     pub(super) attachments: AtomicU32,
     /// Whether a CPU follows the directory now.
     pub(super) following: AtomicBool,
@@ -166,7 +167,7 @@ impl<
     #[cfg(not(loom))]
     pub fn new_in(place: &mut MaybeUninit<Self>, platform: P) -> &Self {
         let at = place.as_mut_ptr();
-        // SAFETY: `at` is valid for writes of all fields; each is written here, as the pattern below makes sure.
+        // SAFETY: `at` is valid for writes of all fields. All fields are written here: the pattern below names each of them.
         unsafe {
             (&raw mut (*at).platform).write(platform);
             (&raw mut (*at).identity).write(AtomicU64::new(0));

@@ -51,8 +51,8 @@ pub enum SendError {
     NotNative,
     /// The doorbell cannot reach the CPU.
     Unreachable(DoorbellError),
-    /// The message **was** stored, but the doorbell did not ring: [`Endpoint::ring`], the next doorbell to that CPU,
-    /// or a poll there, delivers it.
+    /// The message **was** stored, but the doorbell did not ring. The message is delivered after a call of [`Endpoint::ring`],
+    /// after the next doorbell to that CPU, or after a poll on that CPU.
     NotRung(DoorbellError),
 }
 
@@ -88,13 +88,13 @@ impl core::fmt::Display for SendError {
 impl core::error::Error for SendError {}
 
 impl SendError {
-    /// Whether the same call may succeed later with nothing changed at this end: the link has no room now, the receiver has not
-    /// answered yet, or other CPUs took the positions.
+    /// Whether the same call may succeed later, although this kernel changes nothing: the link has no room now, the receiver has
+    /// not answered yet, or other CPUs took the positions.
     pub const fn is_transient(self) -> bool {
         matches!(self, Self::Full | Self::Busy | Self::Unanswered | Self::Contended)
     }
 
-    /// The error number of the C call (SPEC C-2). For errors that the C call does not have, the nearest one.
+    /// The error number of the C call (SPEC C-2). An error that the C call does not have gets the nearest number.
     pub const fn errno(self) -> Errno {
         match self {
             Self::Empty | Self::TooLong | Self::NoIdentity | Self::NotItsCpu(_) => Errno::EINVAL,

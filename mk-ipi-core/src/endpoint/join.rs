@@ -135,8 +135,8 @@ impl<
         for (id, _) in directory.ids().zip(added).filter(|(_, added)| *added) {
             count = count.wrapping_add(1);
             if joined.is_err() {
-                // Only this call uses the instance, unless a sender has looked it up meanwhile. Then it is closed, and the next
-                // `destroy_instance` removes it.
+                // Only this call uses the instance, unless a sender has looked it up meanwhile. In that case this call only
+                // closes the instance, and the next `destroy_instance` removes it.
                 let _ = self.destroy_instance(id);
             }
         }

@@ -27,7 +27,7 @@ impl core::fmt::Display for MoveError {
                 "this kernel has no native region, and only a native region can name another doorbell",
             ),
             Self::NotOurCpu(cpu) => {
-                write!(f, "CPU {:#x} is not one of this kernel, or its id has more than 48 bits", cpu.0)
+                write!(f, "CPU {:#x} does not belong to this kernel, or its id has more than 48 bits", cpu.0)
             }
         }
     }
@@ -148,7 +148,7 @@ impl<
     }
 
     /// Sets the CPU and vector at which peers ring our next life from its beginning, instead of those in the directory
-    /// (SPEC N-11, N-12). For a kernel that chooses its vector itself. Call it before our own instance is added.
+    /// (SPEC N-11, N-12). A kernel that chooses its vector itself needs this. Call it before our own instance is added.
     /// Afterwards use [`move_doorbell`](Self::move_doorbell).
     ///
     /// Senders ring this CPU only if the directory lists it as a CPU of this kernel.

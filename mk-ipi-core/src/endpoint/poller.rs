@@ -143,7 +143,7 @@ impl<
     }
 
     fn ring(&self, id: InstanceId) {
-        // If this fails, the peer learns it in its next send or `tick`.
+        // If this fails, the peer finds what we have stored for it in its next send or `tick`.
         let _ = self.endpoint.ring(id);
     }
 
@@ -192,7 +192,8 @@ impl<
         unwound.defuse();
         let messages = run.handled.wrapping_add(run.unhandled);
         drop(run);
-        // `refused`: another CPU found the lanes held meanwhile. We schedule a run in its place, which requests doorbells again.
+        // `refused`: another CPU found the lanes held meanwhile. We schedule a run in its place. That run requests doorbells
+        // again.
         let refused = hold.release();
         self.maintain_lanes();
         if refused || (left && arm) {
@@ -239,7 +240,7 @@ pub struct Poller<
     _own: Ref<'a, Instance<P>>,
 }
 
-/// Schedules the deferred work when a poller ends, which requests doorbells again. Until then senders do not ring.
+/// Schedules the deferred work when a poller ends. The deferred work requests doorbells again. Until then senders do not ring.
 struct Ends<
     'a,
     P: Platform,

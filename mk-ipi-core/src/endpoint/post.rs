@@ -18,8 +18,8 @@ impl<
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// The same as [`send`](Self::send) on the native link, but without a doorbell. Call [`flush`](Self::flush) after the last of
-    /// several messages. Until then the receiver may not read them. Messages that a handler posts are flushed at the end of the
-    /// run of deferred work that called the handler; a poller flushes them within 384 calls.
+    /// several messages. Until then it is not certain that the receiver reads them. Messages that a handler posts are flushed at
+    /// the end of the run of deferred work that called the handler; a poller flushes them within 384 calls.
     #[inline]
     pub fn post(&self, to: InstanceId, msg_type: MessageType, payload: &[u8]) -> Result<u64, SendError> {
         match self.instance(to) {

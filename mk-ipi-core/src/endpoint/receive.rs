@@ -48,8 +48,8 @@ impl<
     /// Handles the doorbell's interrupt. On RFC v2 it copies the message in this CPU's slot, if any, into the queue. It schedules
     /// the deferred work.
     ///
-    /// Call it with interrupts off, from the vector's handler, after the interrupt was acknowledged. Takes at
-    /// most one message, calls no handler, and is bounded: one copy of 256 bytes. Not from NMI context.
+    /// Call it with interrupts off, from the vector's handler, after the interrupt was acknowledged. Do not call it in NMI
+    /// context. It takes at most one message and calls no handler. Its time is bounded: it copies at most 256 bytes.
     pub fn on_interrupt(&self) {
         let Some(cpu) = self.cpu() else { return self.elsewhere.count(Count::BeyondCpus) };
         cpu.counters.count(Count::Interrupts);
@@ -73,8 +73,8 @@ impl<
     /// of this CPU. On the native link it reads the stop word, and schedules the deferred work.
     ///
     /// True if a message was found. Handlers run as deferred work. On RFC v2 the message stays in the slot while the queue is
-    /// full, and the result is false. On the native link the result is always true, because only the deferred work looks. Not
-    /// from NMI context.
+    /// full, and the result is false. On the native link the result is always true, because only the deferred work looks. Do not
+    /// call it in NMI context.
     pub fn poll(&self) -> Result<bool, PollError> {
         let interrupts = self.platform.disable();
         let found = self.poll_undisturbed();
@@ -104,8 +104,8 @@ impl<
         };
         let taken = match cpu.queue.produce() {
             Ok(free) => {
-                // The message that was left before is taken now, or is gone. `left` is cleared before, because a nested interrupt
-                // may set it again.
+                // If a message was left before, it is taken now, or it is gone. `left` is cleared before the message is taken,
+                // because a nested interrupt may set it again.
                 let left = cpu.left.swap(false, Ordering::Relaxed);
                 let taken = free.fill(|copy| slot.take(policy, copy));
                 if left && taken.is_err() {
@@ -131,7 +131,7 @@ impl<
     }
 
     /// Leaves the message in its slot until the queue has room (SPEC R-6). With the overwrite policy the next message may
-    /// overwrite it before. Returns false.
+    /// overwrite it before that. Returns false.
     fn leave(&self, cpu: &Cpu<QUEUE>, policy: SlotPolicy, slot: Slot<'_, P::Word>) -> bool {
         if let Err(nothing) = slot.peek() {
             cpu.counters.count(nothing_found(nothing));

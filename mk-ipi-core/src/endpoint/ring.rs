@@ -56,7 +56,7 @@ impl<
     /// Whether `cpu` is the doorbell CPU of the instance.
     pub(super) fn is_rung_at(&self, to: &Instance<P>, sender: &Sender<P::Word>, cpu: PhysCpuId) -> bool {
         let interrupts = self.platform.disable();
-        // Treated as a ring, because the result of the check is cached.
+        // This check runs as a ring does, because `doorbell` caches the CPU that it finds. So `settle_doorbells` waits for it.
         let bell = self.while_ringing(|| self.doorbell(to, sender));
         self.platform.restore(interrupts);
         bell.cpu == cpu

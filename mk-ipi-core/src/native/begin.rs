@@ -61,14 +61,14 @@ impl<W: Word> Sender<W> {
         let answer = self.region.control(control::ANSWER);
         let cleans = answer == begin && said == begin;
         let begins = answer == self.hello.to_word();
-        // The receiver has disowned this life: its words in the lane were wrong, or it found a breach that it excused.
+        // The receiver has disowned this life: the receiver's words in the lane were wrong, or it found a breach that it excused.
         let is_forgotten = answer != begin && said == self.hello.to_word();
         let swapped = || self.tail.compare_exchange(UNANSWERED, PREPARING, Ordering::Acquire);
         if (!cleans && !begins && !is_forgotten) || swapped().is_err() {
             return Opening::Waiting;
         }
         let base = self.region.control_relaxed(control::BASE);
-        // A correct receiver never stores a larger position, so a larger one is not used.
+        // A correct receiver never stores such a large position. It is not used.
         if begins && base < 1 << 62 {
             self.credit.store(base, Ordering::Relaxed);
             self.base.store(base, Ordering::Relaxed);

@@ -39,7 +39,8 @@ impl<W: Word> LaneEnd<'_, W> {
             open,
             ..Lane::NEW
         };
-        // If the positions are wrong, `lines()`, not 0: at position 0 the receiver assumes that no life was ever in force here.
+        // If the positions are wrong, the lane continues at `lines()`. It must not continue at 0: at position 0 the receiver
+        // assumes that no life was ever in force here.
         lane.go_to(if sane { next } else { self.lines() });
         if open && handed > credit {
             self.doubt(handed);
@@ -48,7 +49,7 @@ impl<W: Word> LaneEnd<'_, W> {
             lane.go_to(self.discard(lane.next));
         }
         if !first || answer != 0 || next != 0 || breach {
-            // In the lap after this one, the sender has written every line again, so a wrong position has no effect any more.
+            // After one lap the sender has written every line again, so a wrong position has no effect any more.
             lane.excused_until = lane.next.wrapping_add(self.lines());
         }
         if credit != lane.next {
@@ -171,8 +172,8 @@ impl<W: Word> Visit<'_, W> {
         self.lane.next == 0 || Hello::from_word(self.lane.answer).is_none()
     }
 
-    /// Called if `HELLO` is `word`, a later life's hello, and no life was ever in force. A life in phase `First` can have
-    /// published messages, and have died before it was answered. Prepares to deliver these messages.
+    /// Called if no life was ever in force, and `word`, the value of `HELLO`, is not in phase `First`. An earlier life in phase
+    /// `First` can have published messages, and can have died before it was answered. Prepares to deliver these messages.
     fn hand_on_never_answered(&mut self, word: u64) {
         // If another life begins with `First` now, either it finds this `ANSWER` and does not send, or we find its hello below.
         self.lane.answer = NEVER_ANSWERED;
@@ -222,7 +223,7 @@ impl<W: Word> Visit<'_, W> {
         self.lane.open = false;
         self.set_answer(hello.in_phase(Phase::Begin));
         if hello.phase == Phase::Clean {
-            // Another `ANSWER` than the `Begin` of this session: a former life of ours can have stored a wrong value. The next
+            // `ANSWER` was not the `Begin` of this session. A former life of ours can have stored a wrong value. The next
             // visit handles this hello again, and puts the life in force. The life may have begun at another position, so a
             // breach in the first lap is excused.
             self.lane.last_hello = 0;
@@ -311,8 +312,8 @@ impl<W: Word> LaneEnd<'_, W> {
         (want > lane.answered_want && want <= lane.credited).then_some(want)
     }
 
-    /// Returns whether a visit to the lane would find work: a message, a new hello, or a sender that waits for space which is
-    /// there.
+    /// Returns whether a visit to the lane would find work: a message, a new hello, or a sender that waits for space and has
+    /// it now.
     pub(super) fn is_pending(&self, lane: &Lane) -> bool {
         let speaks = self.header(header::HELLO) != lane.last_hello;
         lane.hand_on_until != 0 || self.is_there(lane) || speaks || self.space_for_waiter(lane).is_some()

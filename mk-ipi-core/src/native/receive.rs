@@ -301,9 +301,9 @@ impl<const LANES: usize> State<LANES> {
         }
     }
 
-    /// Visits a lane: takes up to `share` messages, then reads the header. Returns the number of messages and new hellos. Of a
-    /// life that has ended, skipped lines count, too. Hellos count, because a hostile peer could write another one before each
-    /// visit, and a drain would never end.
+    /// Visits a lane: takes up to `share` messages, then reads the header. Returns the number of messages and new hellos. While
+    /// messages of a life that has ended are delivered, skipped lines count too. Hellos count, because otherwise a hostile peer
+    /// could keep a drain from ending: it would write another hello before each visit.
     fn visit<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,

@@ -147,7 +147,7 @@ impl<W: Word> LaneEnd<'_, W> {
             lane.last_hello = word;
         }
         if let Some(hello) = Hello::from_word(lane.answer).or(said) {
-            // With a session number that is neither in `HELLO` nor in `ANSWER`: a sender takes the `Begin` of its own session for
+            // The session number is neither in `HELLO` nor in `ANSWER`, because a sender takes the `Begin` of its own session for
             // an answer.
             lane.answer = Hello::after(word, lane.answer, hello.incarnation).to_word();
             self.set(control::ANSWER, lane.answer);

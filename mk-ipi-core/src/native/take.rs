@@ -81,8 +81,9 @@ impl<W: Word> LaneEnd<'_, W> {
     fn fetch(&self, lane: &mut Lane, count: u64) {
         let from = lane.next.wrapping_add(BEHIND);
         if from.wrapping_add(count) > lane.known && lane.next >= lane.look_ahead_at {
-            // If this line is published, the lines before it usually are, too. Not always: several CPUs can send at once. The
-            // line of the next check is prefetched now, so that the check need not wait for it.
+            // Checks one line, `far`. If it is published, the lines before it usually are too. They are not always, because
+            // several CPUs can send at once. The line of the next check is prefetched now, so that the next check need not wait
+            // for it.
             lane.look_ahead_at = from;
             let far = lane.next.max(lane.known).wrapping_add(STRIDE);
             let tag = self.line(far).map_or(0, |[tag, ..]| tag.load(Ordering::Relaxed));

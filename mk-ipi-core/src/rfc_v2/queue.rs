@@ -183,7 +183,7 @@ mod tests {
         assert!(q.is_empty(), "a failed fill adds nothing");
         let c = q.consume().unwrap();
         assert!(q.consume().is_none());
-        assert!(q.consume().is_none(), "who was refused has given up nothing");
+        assert!(q.consume().is_none(), "a refused consumer does not release the side");
         drop(c);
         assert!(q.consume().is_some() && q.produce().is_ok());
     }
@@ -206,14 +206,16 @@ mod loom_tests {
         c.pop(|m| seen.push((m.len, m.words[0])))
     }
 
-    /// queue-tail, queue-head: every message whole and in order, cells reused only when read.
+    /// queue-tail, queue-head: each message arrives whole and in order, and a cell is reused only after its message was read.
     ///
-    /// The producer is the main thread, which loom runs first: loom remembers only the last access to an atomic, so the
-    /// producer's own load would hide from it that a consumer's earlier load races with the producer's store.
+    /// The producer is the main thread, because loom runs that thread first. Loom remembers only the last access to each atomic.
+    /// If the consumer ran first, loom would forget the consumer's load when the producer loads the same atomic. Then it would
+    /// not notice that the consumer's load races with the producer's later store.
     #[test]
     fn loom_queue_of_one_cell() {
         let mut model = loom::model::Builder::new();
-        // Small enough to be tried whole; with two preemptions a cell that is freed too early is missed.
+        // This model is small enough for all interleavings. With at most two preemptions, loom would not find a cell that is
+        // freed too early.
         model.preemption_bound = None;
         model.check(|| {
             let q = Arc::new(Queue::<1>::new());
@@ -244,7 +246,7 @@ mod loom_tests {
                 loom::thread::spawn(move || push(&q, 1))
             };
             let mine = push(&q, 2);
-            assert!(mine != other.join().unwrap(), "one cell, one message");
+            assert!(mine != other.join().unwrap(), "one cell holds one message");
         });
     }
 

@@ -91,7 +91,7 @@ impl<'a> Outgoing<'a> {
 pub(crate) enum NotTaken {
     /// The slot holds no message.
     Nothing(NoMessage),
-    /// A sender overwrote the message while it was read. It is lost. The sender rings for the new message.
+    /// A sender overwrote the message while it was read. The overwritten message is lost. The sender rings for the new one.
     Overwritten,
 }
 
@@ -153,7 +153,7 @@ impl<'a, W: Word> Slot<'a, W> {
             && self.data_size().compare_exchange(claim.to_data_size(), 0, Ordering::Release).is_ok()
     }
 
-    /// An error, which says why, if there is no message in the slot now.
+    /// Checks whether the slot holds a message now. If it holds none, the error says why.
     pub(crate) fn peek(self) -> Result<(), NoMessage> {
         check_data_size(self.data_size().load(Ordering::Relaxed)).map(|_| ())
     }

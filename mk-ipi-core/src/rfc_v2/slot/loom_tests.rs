@@ -60,8 +60,8 @@ fn loom_exclusive_slot() {
     });
 }
 
-/// slot-published, slot-overwrite: a message is overwritten by one of another size. The receiver never takes parts of both. (With
-/// a message of the same type, sender and size it could, and cannot detect it: SPEC H-1.)
+/// slot-published, slot-overwrite: a message is overwritten by one of another size. The receiver never takes parts of both. If
+/// both had the same type, sender and size, the receiver could take parts of both without detecting it (SPEC H-1).
 #[test]
 fn loom_overwritten_slot() {
     let mut model = loom::model::Builder::new();
@@ -105,8 +105,8 @@ fn loom_clear_claim() {
     });
 }
 
-/// slot-published, slot-emptied: the host clears a claim whose owner still runs. One of them wins, and a message that
-/// was published stays.
+/// slot-published, slot-emptied: the host clears a claim whose owner still runs. Either the host clears the claim or the
+/// owner publishes its message. A message that was published stays.
 #[test]
 fn loom_a_claim_is_cleared_or_published() {
     loom::model(|| {

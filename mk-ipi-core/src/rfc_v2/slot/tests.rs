@@ -170,7 +170,7 @@ fn every_word_of_a_message_is_read_once() {
             assert_eq!(
                 loads[..2],
                 [again; 2],
-                "header and size; overwritten ones to see whether they changed"
+                "header and size are read once, and in an overwrite slot once more, to detect a change"
             );
             let payload = len.div_ceil(8);
             assert!(
