@@ -308,7 +308,7 @@ pub struct Peer {
 /// | --- | --- | --- | --- |
 /// | `Began` | deferred work, poll | once for each pair of a life of the peer and a life of ours, before the first message | drop what belongs to the former life of the peer |
 /// | `Answered` | deferred work, poll, `tick`, a send, `want_space` | once for each attachment that had to wait | send what was `Unanswered` |
-/// | `Quarantined` | deferred work, poll | once for each life that breaks the protocol | report it to the operator; its next life is accepted without a call |
+/// | `Quarantined` | deferred work, poll | once for each life that breaks the protocol | report it to the operator. No call is needed to accept the next life of the peer |
 /// | `Refused` | `tick`; with `want_space` also deferred work and poll | once for each attachment | this kernel has a fault: stop sending, report it |
 /// | `InDoubt` | `tick` | once for each message | ask the peer whether the message was handled, or do something that is correct in both cases |
 /// | `Discarded` | `tick` | once for each range | send these messages again, if they are still wanted |
@@ -379,9 +379,10 @@ pub trait Observer {
         let _ = (peer, event);
     }
     /// Whether `cpu` belongs to `peer` now, as the directory says ([`Directory::has_cpu`](crate::directory::Directory::has_cpu)).
-    /// `None` if there is no directory: then only its doorbell CPU belongs to `peer`. Return false while the entry changes; the
-    /// method is called again. It is called when a peer has moved its doorbell (SPEC N-12), when a sender names a CPU, and for
-    /// our own CPUs, in any context that may send. So it must not wait.
+    /// `None` if there is no directory: then only the doorbell CPU of `peer` belongs to `peer`. Return `Some(false)` while the
+    /// entry changes: the next doorbell or send calls this method again. It is called when a peer has moved its doorbell (SPEC
+    /// N-12), when a sender names a CPU, and when our own doorbell is moved. It is called in any context that may send. So it
+    /// must not wait.
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         let _ = (peer, cpu);
         None

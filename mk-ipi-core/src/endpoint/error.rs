@@ -38,7 +38,7 @@ pub enum SendError {
     /// The receiver has not answered this life of ours yet. Try again; [`PeerEvent::Answered`](crate::platform::PeerEvent)
     /// reports the answer.
     Unanswered,
-    /// Other CPUs of this kernel took each position that this CPU tried to take. Try again.
+    /// Other CPUs or interrupt handlers of this kernel took each position that this call tried to take. Try again.
     Contended,
     /// The receiver says that this kernel broke the protocol. It accepts no messages from this life of ours.
     Quarantined,

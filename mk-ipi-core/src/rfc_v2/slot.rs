@@ -158,7 +158,8 @@ impl<'a, W: Word> Slot<'a, W> {
         check_data_size(self.data_size().load(Ordering::Relaxed)).map(|_| ())
     }
 
-    /// Copies the message out and checks the copy. Each word is read once. Empties an exclusive slot (SPEC ).
+    /// Copies the message out and checks the copy. Each word of the message is read once. Empties an exclusive slot. In an
+    /// overwrite slot `data_size` and the header are loaded once more, to detect a change (SPEC ).
     pub(crate) fn take(self, policy: SlotPolicy, into: &mut Stored) -> Result<(), NotTaken> {
         let [header, data_size, buffer @ ..] = self.0;
         // SYNC POINT: slot-published (acquire)
