@@ -97,7 +97,8 @@ typedef __INT64_TYPE__ int64_t;
  * Limits. They are chosen when the library is built (`cargo xtask capi --help`). A program must define them to
  * the same values. mk_ipi_init fails if the sizes of struct mk_ipi differ.
  */
-/** Largest number of CPUs of this kernel: `this_cpu_index` is below it. CPUs of other kernels do not count. 1 to 4096. */
+/** Largest number of CPUs of this kernel. `this_cpu_index` returns indexes below this limit. CPUs of other kernels do
+ * not count. 1 to 4096. */
 #ifndef MK_IPI_MAX_CPUS
 #define MK_IPI_MAX_CPUS 64
 #endif
@@ -111,15 +112,15 @@ typedef __INT64_TYPE__ int64_t;
 #if MK_IPI_MAX_HANDLERS < 1 || MK_IPI_MAX_HANDLERS > 128
 #error "MK_IPI_MAX_HANDLERS must be 1 to 128"
 #endif
-/** Largest number of messages that one run of the deferred work handles; on RFC v2 also of messages that can wait
- * for the deferred work on one CPU. A power of two. 1 to 1024. */
+/** Largest number of messages that one run of the deferred work handles. On RFC v2 it is also the largest number of
+ * messages that can wait for the deferred work on one CPU. A power of two. 1 to 1024. */
 #ifndef MK_IPI_QUEUE
 #define MK_IPI_QUEUE 16
 #endif
 #if MK_IPI_QUEUE < 1 || MK_IPI_QUEUE > 1024
 #error "MK_IPI_QUEUE must be 1 to 1024"
 #endif
-/** The table can hold instances whose ids are below it. 1 to 256. */
+/** The table of instances can hold ids below this number. 1 to 256. */
 #ifndef MK_IPI_MAX_INSTANCES
 #define MK_IPI_MAX_INSTANCES 256
 #endif
@@ -253,7 +254,7 @@ struct mk_ipi_range {
  */
 struct mk_ipi_stats {
     /**
-     * Messages stored. On RFC v2 without those whose doorbell did not ring.
+     * Messages stored. On RFC v2 a message whose doorbell did not ring is not counted here.
      */
     uint64_t sent;
     /**
@@ -341,8 +342,11 @@ const char *mk_ipi_strerror(int error);
  *
  * The library stores one failure for each CPU. Call this on the CPU on which the call failed, before that CPU makes another
  * call, and do not migrate in between. If a call in an interrupt handler fails in between, it replaces the stored failure. Then
- * the text is that of the handler's failure if both error numbers are the same. Calls whose first argument is not `mk`
- * store no failure. The text is constant, and the result is never NULL. Context: any.
+ * the text is that of the handler's failure if both error numbers are the same.
+ *
+ * `mk_ipi_fini` and `mk_ipi_set_default` store no failure. Calls without an argument `mk` store none either, except
+ * `multikernel_send_ipi_data` and `mk_send_pfn`: they store it for the default instance. The text is constant, and the result is
+ * never NULL. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -543,8 +547,8 @@ struct mk_ipi_ops {
  */
 struct mk_ipi_instance {
     /**
-     * Physical ids of its CPUs, as far as they are known (on x86 APIC ids). They are checked when the instance is added, and are
-     * not stored.
+     * Physical ids of its CPUs that are known (on x86 APIC ids). They are checked when the instance is added, and are not
+     * stored.
      */
     const uint64_t *cpus;
     /**
@@ -653,8 +657,8 @@ typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int erro
  *
  * `size`: `sizeof(struct mk_ipi)`. A wrong size means that the header and the library have different versions or limits.
  * Returns 0; -EINVAL if `mk` or `ops` is NULL or misaligned, a required operation is NULL (the operation `log` prints its name),
- * `size` or `ops->size` is wrong, or `ops->reserved` is not 0; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance
- * in `mk` already.
+ * `size` or `ops->size` is wrong, or `ops->reserved` is not 0; -EPROTO if `ops->version` is wrong; -EBUSY if there is an
+ * instance in `mk` already.
  *
  * Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and needs little stack.
  *
@@ -671,9 +675,12 @@ int mk_ipi_init(struct mk_ipi *mk,
  * gives memory back to the pools. The storage can be used again.
  *
  * Returns 0; -EINVAL if `mk` is not an instance of the library; -EBUSY while a call or a poller still uses an instance or the
- * directory, and while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again;
- * -ENOMEM if such a region cannot be mapped to read which kernels have it mapped. If `mk` is the default instance, there is no
- * default instance afterwards. Context: may sleep. No other call may use `mk` any more, also not the interrupt handler.
+ * directory: call again. -EBUSY also while another kernel has a region mapped that came from our pools: call again later. If the
+ * CPUs of that kernel have stopped, call `mk_ipi_destroy_stopped` first. -ENOMEM: to find out which kernels have such a region
+ * mapped, this call must read the region, and could not map it.
+ *
+ * If `mk` is the default instance, there is no default instance afterwards. Context: may sleep. No other call may use `mk` any
+ * more, also not the interrupt handler.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -724,13 +731,13 @@ int mk_ipi_create_instance(struct mk_ipi *mk,
                            struct mk_ipi_range *made);
 
 /**
- * Adds an instance to the table whose region another kernel made: `len` bytes at physical address `start`, page-aligned. Both
- * are 0 if the instance has no region.
+ * Adds an instance to the table. Another kernel made its region: `len` bytes at physical address `start`, page-aligned. Both are
+ * 0 if the instance has no region.
  *
- * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned or too small, that has no lane for this
- * kernel or other numbers of lanes and lines than `config`, or that overlaps the region of another instance; -EPROTO if the
- * memory is not a native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
- * `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
+ * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned or too small, overlaps the region of
+ * another instance, has no lane for this kernel, or does not have the numbers of lanes and lines and the longest message that
+ * `config` gives; -EPROTO if the memory is not a native region that this library can use; -EEXIST if the id is in the table;
+ * -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_create_instance`.
@@ -741,15 +748,18 @@ int mk_ipi_attach_instance(struct mk_ipi *mk,
                            uint64_t len);
 
 /**
- * Removes an instance from the table, unmaps its region, and gives memory that came from its pool back. Messages that the
- * instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before you destroy this kernel's own instance,
- * call `mk_ipi_goodbye`. Otherwise the kernel that created the region believes that this kernel still uses it.
+ * Removes an instance from the table, and unmaps its region. If the region came from the pool of the instance, gives the memory
+ * back. Messages that the instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before you destroy
+ * this kernel's own instance, call `mk_ipi_goodbye`. Otherwise the kernel that created the region believes that this kernel
+ * still uses it.
  *
  * Returns 0; -EINVAL if `mk` is not an instance of the library, or the instance is not in the table; -EBUSY while calls still
- * use the instance: new calls that use it are refused from now on, and you must call again. If the region is native and came
- * from our pool, and another kernel says that it has the region mapped, the result is also -EBUSY, and nothing has changed:
- * write `MK_IPI_ENDING` into the directory, and call again, or call `mk_ipi_destroy_stopped`. Returns -ENOMEM if the region
- * cannot be mapped to read which kernels have it mapped. Context: may sleep.
+ * use the instance: new calls that use it are refused from now on, and you must call again.
+ *
+ * A native region from our pool is not unmapped while another kernel says that it has the region mapped. Then the result is also
+ * -EBUSY, and nothing has changed. Write `MK_IPI_ENDING` into the directory, and call again, or call `mk_ipi_destroy_stopped`.
+ * To find out which kernels have the region mapped, this call must read the region: it returns -ENOMEM if it cannot map it.
+ * Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -772,8 +782,8 @@ int mk_ipi_get_instance(struct mk_ipi *mk,
 
 /**
  * Reads the value of `mk_ipi_shared=` on a command line, the physical address of the kernel's own region, and stores it in
- * `*address`. The command line has `len` bytes, and need not end with NUL. Instead of a command line, the value alone is also
- * accepted, one word that begins with a digit. A kernel's own parser of the command line may return only the value.
+ * `*address`. The command line has `len` bytes, and need not end with NUL. The value alone is also accepted: one word that
+ * begins with a digit. This is for kernels with a parser of their own that returns only the value.
  *
  * Returns 1; 0 if the parameter is absent; -EINVAL for null and misaligned pointers, for an empty value, for 0, for an address
  * that is not on a page boundary, for a value that is not a number, and for other characters after the number; -ERANGE for an
@@ -840,12 +850,15 @@ int mk_ipi_join(struct mk_ipi *mk,
  * removes instances whose region ends, and uses the doorbells that the directory names now. Calls `callback`, unless it is NULL,
  * with `ctx` for every change.
  *
- * Returns the generation of the directory. From then on all our lanes contain this number. So the host knows (`mk_ipi_behind`)
- * that this kernel does not ring a CPU, and does not use a region, that only an older generation named. -EINVAL if `mk` is not
- * an instance of the library; -ENODEV if there is no directory, or the entry of an instance in the table is invalid; -EAGAIN
- * while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry, and if another call of this
- * runs or an instance was added meanwhile; -EBUSY while calls use an instance that must be removed. After -EAGAIN, -EBUSY
- * and an invalid entry, the other changes were applied: call again.
+ * Returns the generation of the directory, after it has stored this number in all our lanes. There the host reads it
+ * (`mk_ipi_behind`). It tells the host that this kernel does not use older entries any more: if a CPU or a region is named only
+ * in an older entry, this kernel does not ring that CPU, and does not use that region.
+ *
+ * Returns -EINVAL if `mk` is not an instance of the library; -ENODEV if there is no directory, or the entry of an instance in
+ * the table is invalid; -EAGAIN while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry,
+ * while another CPU runs `mk_ipi_follow`, and if an instance was added meanwhile; -EBUSY while calls use an instance that must
+ * be removed. After -EAGAIN, -EBUSY and an invalid entry, call again. If another CPU runs `mk_ipi_follow`, this call has applied
+ * nothing. Otherwise it has applied all other changes.
  *
  * Context: may sleep; one caller at a time. Call it periodically: if nothing has changed, it takes one load. Call it also after
  * `MK_IPI_EVENT_READ_DIRECTORY`, but not from the operation that reports this event. `callback` may send and register, and must
@@ -946,9 +959,9 @@ int mk_ipi_unregister(struct mk_ipi *mk,
  * Sends the `size` bytes at `data` to the instance `to`. On the native link `size` is 0 to 4096, or less if the region of `to`
  * was made for shorter messages. On RFC v2 it is 1 to 256, and the message goes to the doorbell CPU of `to`.
  *
- * Returns 0, and stores the number of the message in `*number`, unless `number` is NULL. On the native link the numbers of later
- * messages are larger, but not by one, and are never 0 (`mk_ipi_handled` and `mk_ipi_event` use them). On RFC v2 the number is
- * 0.
+ * Returns 0, and stores the number of the message in `*number`, unless `number` is NULL. On the native link a later message has
+ * a larger number. There are gaps between the numbers, and no number is 0. `mk_ipi_handled` and `mk_ipi_event` use these
+ * numbers. On RFC v2 the number is 0.
  *
  * If the message was stored but its doorbell failed, the call also returns 0, with the number 0. An error would make the caller
  * send the message again. The next doorbell or `mk_ipi_ring` delivers the message, or the receiver finds it when it polls.
@@ -991,8 +1004,8 @@ int mk_ipi_send(struct mk_ipi *mk,
 
 /**
  * The same as `mk_ipi_send`, but to the CPU with physical id `cpu` of the instance. Returns -EINVAL also if that CPU does not
- * belong to the instance. The operation `peer_has_cpu` or the directory says which CPUs do; without both, only the doorbell CPU
- * does. On the native link messages go to an instance, not to a CPU. So `cpu` must be the CPU of its doorbell.
+ * belong to the instance. The operation `peer_has_cpu` or the directory says which CPUs belong to it. Without both, only the
+ * doorbell CPU does. On the native link messages go to an instance, not to a CPU. So `cpu` must be the CPU of its doorbell.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1133,13 +1146,14 @@ int mk_ipi_unmap_page(struct mk_ipi *mk,
 #define MK_IPI_MAX_MANY 32
 
 /**
- * Event: messages of the peer's life `incarnation` follow. All messages of its former lives have been delivered. Reported once
- * for each life of ours.
+ * Event: messages of the peer's life `incarnation` follow. All messages of its former lives have been delivered. Each life of
+ * this kernel gets this event once for each life of the peer.
  */
 #define MK_IPI_EVENT_BEGAN 1
 
 /**
- * Event: the peer has answered this life of ours. Sends do not fail with -`MK_IPI_EAGAIN` for lack of an answer any more.
+ * Event: the peer has answered this life of ours. Until now sends could fail with -`MK_IPI_EAGAIN`, because the answer was
+ * missing. They do not fail for this reason any more.
  */
 #define MK_IPI_EVENT_ANSWERED 2
 
@@ -1402,9 +1416,9 @@ int mk_ipi_want_space(struct mk_ipi *mk,
  * Advances the heartbeat of this kernel, schedules the deferred work to read all lanes, and checks all peers with native
  * regions. The operation `peer_event` reports changes. Call it periodically.
  *
- * `now`: the kernel's clock, a counter in any unit that does not wrap. If the heartbeat of a peer does not change for more than
- * `patience` of these units, the event `MK_IPI_EVENT_SUSPECT` is reported. Returns 0, or -EINVAL if `mk` is not an instance of
- * the library. Context: any but NMI.
+ * `now` is the time on the kernel's clock. The clock is a counter that does not wrap, in any unit. If the heartbeat of a peer
+ * does not change for more than `patience` of these units, the event `MK_IPI_EVENT_SUSPECT` is reported. Returns 0, or -EINVAL
+ * if `mk` is not an instance of the library. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1436,8 +1450,8 @@ int mk_ipi_goodbye(struct mk_ipi *mk);
 int mk_ipi_discard_unread(struct mk_ipi *mk);
 
 /**
- * Stores a message number in `*number`. The instance has handled all messages of this life of ours with numbers up to it. It may
- * have handled more, because it confirms several messages together.
+ * Stores a message number in `*number`. The instance has handled all messages of this life of ours whose numbers are not above
+ * that number. It may have handled more, because it confirms several messages together.
  *
  * Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and if `number` is NULL or misaligned; -EPROTO if the
  * peer has written an impossible number. Context: any.
@@ -1512,9 +1526,11 @@ int mk_ipi_poller_begin(struct mk_ipi *mk,
  * Delivers new messages to their handlers.
  *
  * Returns the number of messages and of other events of peers; 0 if there were none; -EINVAL if `poller` is not a poller; -EBUSY
- * inside a handler that this poller called, and if another call uses the poller. Each call reads the lane that had a message
- * last. Some calls also read all lanes, and check whether the host tells this kernel to stop, and whether our own lanes have got
- * an answer or space. Context: as `mk_ipi_run_deferred`, on the CPU that made the poller.
+ * inside a handler that this poller called, and if another call uses the poller. Context: as `mk_ipi_run_deferred`, on the CPU
+ * that made the poller.
+ *
+ * Each call reads the lane from which the last message came. Some calls also read all lanes, and check whether the host tells
+ * this kernel to stop, and whether our own lanes have got an answer or space.
  *
  * Safety:
  * `poller` is NULL, or points to storage that is zeroed or was given to `mk_ipi_poller_begin`.
@@ -1523,7 +1539,7 @@ int mk_ipi_poller_poll(struct mk_ipi_poller *poller);
 
 /**
  * Polls until a poll finds a message or an event, at most `looks` times, with a short pause after each poll that finds nothing.
- * It is faster than as many calls of `mk_ipi_poller_poll`. Otherwise the same as `mk_ipi_poller_poll`.
+ * This is faster than `looks` calls of `mk_ipi_poller_poll`. Otherwise it is the same as `mk_ipi_poller_poll`.
  *
  * Safety:
  * As `mk_ipi_poller_poll`.
@@ -1612,7 +1628,7 @@ typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
  * default instance become handlers of `mk`.
  *
  * Returns 0; -EINVAL if `mk` is neither NULL nor an instance of the library; -ENOMEM if `mk` has become the default instance,
- * but has no room for all of those handlers. The handlers without room wait for the next call of this. Context: any but NMI.
+ * but has no room for all of those handlers. The others wait until the next `mk_ipi_set_default`. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`. The instance exists while it is the default instance.
@@ -1654,20 +1670,22 @@ struct mk_ipi_handler *multikernel_register_handler(mk_ipi_callback_t callback,
  * Ends a registration: when this returns, the callback is not running and will not run again.
  *
  * The call does nothing for NULL, for a handle that was unregistered before, and for a handle of another instance of the
- * library. It also does nothing on a CPU that runs a callback or has a poller, because it would wait for itself. The callback
- * stays registered, and a line in the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
- * interrupt context.
+ * library. It must not be made on a CPU that runs a callback or has a poller, because it would wait for itself. There it does
+ * nothing: the callback stays registered, and the call writes a line to the kernel's log. Context: may sleep (waits for
+ * callbacks on other CPUs); not in interrupt context.
  */
 void multikernel_unregister_handler(struct mk_ipi_handler *handler);
 
 /**
  * Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. If `data` is NULL, sends `data_size` zeros.
  *
- * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region. For a message
- * of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type` are sent. It also returns
- * errors that the patch does not have, and then nothing was sent: -EBUSY on exclusive slots, -ENOSPC and -EAGAIN on the native
- * link, -ENXIO if the doorbell cannot reach the CPU, and the other errors of `mk_ipi_send`. If the message was stored and the
- * doorbell failed, it returns 0 (`mk_ipi_send` says why). Context: any but NMI.
+ * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region, or if there is
+ * no default instance of the library. For a message of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type`
+ * are sent.
+ *
+ * It also returns errors that the patch does not have, and then nothing was sent: -EBUSY on exclusive slots, -ENOSPC and -EAGAIN
+ * on the native link, -ENXIO if the doorbell cannot reach the CPU, and the other errors of `mk_ipi_send`. If the message was
+ * stored and the doorbell failed, it returns 0 (`mk_ipi_send` says why). Context: any but NMI.
  *
  * Safety:
  * `data` is NULL or holds `data_size` bytes.
@@ -1818,7 +1836,7 @@ void mk_receive_unmap_page(void *page);
 #define MK_IPI_CONFLICT_OVER 9
 
 /**
- * Conflict: the entry of `instance` is invalid. The new entry must be compared with it, and it cannot be read.
+ * Conflict: the entry of `instance` in the directory is invalid, so the new entry cannot be compared with it.
  */
 #define MK_IPI_CONFLICT_UNREADABLE 10
 
@@ -1918,8 +1936,9 @@ struct mk_ipi_conflict {
 
 /**
  * The same as `mk_ipi_destroy_instance`, for the host. Calls `has_stopped` with `ctx` for each life of a kernel that says that
- * it has the region mapped. If it returns that the CPUs of this life have stopped for good, this life does not count. If these
- * CPUs still run, they can write into memory that has another owner by then. NULL means that no life has stopped.
+ * it has the region mapped. If `has_stopped` returns 0, the result is -EBUSY. Otherwise this life is ignored. `has_stopped` must
+ * return 0 if a CPU of this life may still run: the CPU could write into memory that has another owner by then. If `has_stopped`
+ * is NULL, no life is ignored.
  *
  * Safety:
  * As `mk_ipi_identify`. `has_stopped` may be called with `ctx`, and does what its comment requires.
@@ -2011,8 +2030,8 @@ int mk_ipi_directory_take_over(struct mk_ipi_directory_writer *writer,
                                size_t len);
 
 /**
- * Stores the physical address of the directory in the directory. From then on `mk_ipi_directory_write` refuses regions that
- * overlap the directory. Call it before any kernel reads the directory.
+ * Writes the physical address of the directory into the directory's header. From then on `mk_ipi_directory_write` refuses
+ * regions that overlap the directory. Call it before any kernel reads the directory.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, and for an address that is 0, not on a page boundary, or not below 2^52.
  * Context: any; one caller at a time.
@@ -2024,8 +2043,8 @@ int mk_ipi_directory_set_address(struct mk_ipi_directory_writer *writer,
                                  uint64_t phys);
 
 /**
- * Stores in the directory which CPU booted the machine: its physical id. No kernel may stop that CPU. Call it before any kernel
- * reads the directory.
+ * Writes the physical id of the CPU that booted the machine into the directory's header. No kernel may stop that CPU. Call it
+ * before any kernel reads the directory.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, and for the id 2^64 - 1. Context: any; one caller at a time.
  *
@@ -2039,11 +2058,12 @@ int mk_ipi_directory_set_boot_cpu(struct mk_ipi_directory_writer *writer,
  * Writes the entry of `record->instance`. `cpus` points to the physical ids of its `record->nr_cpus` CPUs, at most as many as an
  * entry has room for. A reader gets either the old entry or the new one.
  *
- * Returns 0; -EINVAL for null and misaligned pointers, and for an entry that readers would refuse; -EBUSY if a CPU or the
- * region belongs to another instance, and for a change that is not allowed while the instance is live; -EPROTO if the entry of
- * another instance cannot be read. After an error nothing was written, and `mk_ipi_directory_conflict` says why. After success
- * `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds the instances that have not
- * followed the directory to this generation. Context: any; one caller at a time.
+ * Returns 0; -EBUSY if a CPU or the region belongs to another instance, and for a change that is not allowed while the instance
+ * is live; -EPROTO if the entry of another instance cannot be read; -EINVAL for null and misaligned pointers, and for every
+ * other conflict. After an error nothing was written, and `mk_ipi_directory_conflict` says why.
+ *
+ * After success `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds the instances
+ * that have not followed the directory to this generation. Context: any; one caller at a time.
  *
  * Safety:
  * As `mk_ipi_directory_set_address`. `record` is NULL, or points to a record. `cpus` is NULL, or points to `record->nr_cpus`
@@ -2125,8 +2145,8 @@ int mk_ipi_directory_has_cpu(const void *memory,
                              uint64_t cpu);
 
 /**
- * Adds an instance as an entry of the directory describes it. For a kernel that does not call `mk_ipi_follow`. If the instance
- * is in the table already, call `mk_ipi_destroy_instance` first.
+ * Adds an instance with the description in an entry of the directory. A kernel that calls `mk_ipi_follow` does not need this
+ * call. If the instance is in the table already, call `mk_ipi_destroy_instance` first.
  *
  * Returns as `mk_ipi_attach_instance`. Context: may sleep.
  *

@@ -38,9 +38,9 @@ pub unsafe extern "C" fn multikernel_register_handler(
 /// Ends a registration: when this returns, the callback is not running and will not run again.
 ///
 /// The call does nothing for NULL, for a handle that was unregistered before, and for a handle of another instance of the
-/// library. It also does nothing on a CPU that runs a callback or has a poller, because it would wait for itself. The callback
-/// stays registered, and a line in the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
-/// interrupt context.
+/// library. It must not be made on a CPU that runs a callback or has a poller, because it would wait for itself. There it does
+/// nothing: the callback stays registered, and the call writes a line to the kernel's log. Context: may sleep (waits for
+/// callbacks on other CPUs); not in interrupt context.
 #[no_mangle]
 pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
     if handler.is_null() {
@@ -62,11 +62,13 @@ pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
 
 /// Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. If `data` is NULL, sends `data_size` zeros.
 ///
-/// Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region. For a message
-/// of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type` are sent. It also returns
-/// errors that the patch does not have, and then nothing was sent: -EBUSY on exclusive slots, -ENOSPC and -EAGAIN on the native
-/// link, -ENXIO if the doorbell cannot reach the CPU, and the other errors of `mk_ipi_send`. If the message was stored and the
-/// doorbell failed, it returns 0 (`mk_ipi_send` says why). Context: any but NMI.
+/// Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region, or if there is
+/// no default instance of the library. For a message of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type`
+/// are sent.
+///
+/// It also returns errors that the patch does not have, and then nothing was sent: -EBUSY on exclusive slots, -ENOSPC and -EAGAIN
+/// on the native link, -ENXIO if the doorbell cannot reach the CPU, and the other errors of `mk_ipi_send`. If the message was
+/// stored and the doorbell failed, it returns 0 (`mk_ipi_send` says why). Context: any but NMI.
 ///
 /// # Safety
 ///

@@ -148,8 +148,8 @@ unsafe fn change_writer(
     Ok(0)
 }
 
-/// Stores the physical address of the directory in the directory. From then on `mk_ipi_directory_write` refuses regions that
-/// overlap the directory. Call it before any kernel reads the directory.
+/// Writes the physical address of the directory into the directory's header. From then on `mk_ipi_directory_write` refuses
+/// regions that overlap the directory. Call it before any kernel reads the directory.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, and for an address that is 0, not on a page boundary, or not below 2^52.
 /// Context: any; one caller at a time.
@@ -170,8 +170,8 @@ pub unsafe extern "C" fn mk_ipi_directory_set_address(
     code(unsafe { change_writer(writer, |writer| writer.at(phys)) })
 }
 
-/// Stores in the directory which CPU booted the machine: its physical id. No kernel may stop that CPU. Call it before any kernel
-/// reads the directory.
+/// Writes the physical id of the CPU that booted the machine into the directory's header. No kernel may stop that CPU. Call it
+/// before any kernel reads the directory.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, and for the id 2^64 - 1. Context: any; one caller at a time.
 ///
@@ -193,11 +193,12 @@ pub unsafe extern "C" fn mk_ipi_directory_set_boot_cpu(
 /// Writes the entry of `record->instance`. `cpus` points to the physical ids of its `record->nr_cpus` CPUs, at most as many as an
 /// entry has room for. A reader gets either the old entry or the new one.
 ///
-/// Returns 0; -EINVAL for null and misaligned pointers, and for an entry that readers would refuse; -EBUSY if a CPU or the
-/// region belongs to another instance, and for a change that is not allowed while the instance is live; -EPROTO if the entry of
-/// another instance cannot be read. After an error nothing was written, and `mk_ipi_directory_conflict` says why. After success
-/// `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds the instances that have not
-/// followed the directory to this generation. Context: any; one caller at a time.
+/// Returns 0; -EBUSY if a CPU or the region belongs to another instance, and for a change that is not allowed while the instance
+/// is live; -EPROTO if the entry of another instance cannot be read; -EINVAL for null and misaligned pointers, and for every
+/// other conflict. After an error nothing was written, and `mk_ipi_directory_conflict` says why.
+///
+/// After success `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds the instances
+/// that have not followed the directory to this generation. Context: any; one caller at a time.
 ///
 /// # Safety
 ///
@@ -414,8 +415,8 @@ pub unsafe extern "C" fn mk_ipi_directory_has_cpu(
     code(unsafe { read(memory, len, find) })
 }
 
-/// Adds an instance as an entry of the directory describes it. For a kernel that does not call `mk_ipi_follow`. If the instance
-/// is in the table already, call `mk_ipi_destroy_instance` first.
+/// Adds an instance with the description in an entry of the directory. A kernel that calls `mk_ipi_follow` does not need this
+/// call. If the instance is in the table already, call `mk_ipi_destroy_instance` first.
 ///
 /// Returns as `mk_ipi_attach_instance`. Context: may sleep.
 ///

@@ -62,7 +62,7 @@ static TABLE: [Entry; MK_IPI_MAX_HANDLERS] = [const {
 const _: () = assert!(MK_IPI_MAX_HANDLERS <= 0x100 && size_of::<usize>() == 8);
 
 impl Entry {
-    /// Sets the state if the word is still `word`. Returns whether it was.
+    /// Sets the state if the word is still `word`. Returns true if the state was set.
     fn change(&self, word: u64, state: u64) -> bool {
         // SYNC POINT: early-handler (acquire and release); SeqCst: either a registration sees the default instance, or
         // `mk_ipi_set_default` sees the registration.
@@ -75,8 +75,8 @@ impl Entry {
         self.word.store((word & !STATE) | state, Ordering::SeqCst);
     }
 
-    /// Frees the entry if its word is still `word`. Returns whether it was. From then on the handle of the former handler is
-    /// refused.
+    /// Frees the entry if its word is still `word`. Returns true if the entry was freed. Then the handle of its former handler is
+    /// not valid any more, because the count has changed.
     fn free(&self, word: u64) -> bool {
         // SYNC POINT: early-handler (release)
         self.word.compare_exchange(word, (word & !STATE).wrapping_add(STATE + 1), Ordering::SeqCst).is_ok()
@@ -138,8 +138,8 @@ pub(crate) fn is_early(handler: *mut mk_ipi_handler) -> bool {
     handler.addr() as u64 & 3 == KIND
 }
 
-/// Ends the registration of a handle that this table made. If the handler was registered with an instance of the library
-/// meanwhile, it is unregistered there: `instance` must be that instance.
+/// Ends the registration of a handle that this table made. If the handler is registered with an instance of the library by now,
+/// `instance` must be that instance, and the handler is unregistered there.
 pub(crate) fn unregister(instance: Option<&Instance>, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
     let number = handler.addr() as u64;
     let entry = TABLE.get(((number >> 2) & 0x3fff) as usize).ok_or(Errno::EINVAL)?;

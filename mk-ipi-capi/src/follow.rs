@@ -15,12 +15,15 @@ use mk_ipi_core::Followed;
 /// removes instances whose region ends, and uses the doorbells that the directory names now. Calls `callback`, unless it is NULL,
 /// with `ctx` for every change.
 ///
-/// Returns the generation of the directory. From then on all our lanes contain this number. So the host knows (`mk_ipi_behind`)
-/// that this kernel does not ring a CPU, and does not use a region, that only an older generation named. -EINVAL if `mk` is not
-/// an instance of the library; -ENODEV if there is no directory, or the entry of an instance in the table is invalid; -EAGAIN
-/// while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry, and if another call of this
-/// runs or an instance was added meanwhile; -EBUSY while calls use an instance that must be removed. After -EAGAIN, -EBUSY
-/// and an invalid entry, the other changes were applied: call again.
+/// Returns the generation of the directory, after it has stored this number in all our lanes. There the host reads it
+/// (`mk_ipi_behind`). It tells the host that this kernel does not use older entries any more: if a CPU or a region is named only
+/// in an older entry, this kernel does not ring that CPU, and does not use that region.
+///
+/// Returns -EINVAL if `mk` is not an instance of the library; -ENODEV if there is no directory, or the entry of an instance in
+/// the table is invalid; -EAGAIN while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry,
+/// while another CPU runs `mk_ipi_follow`, and if an instance was added meanwhile; -EBUSY while calls use an instance that must
+/// be removed. After -EAGAIN, -EBUSY and an invalid entry, call again. If another CPU runs `mk_ipi_follow`, this call has applied
+/// nothing. Otherwise it has applied all other changes.
 ///
 /// Context: may sleep; one caller at a time. Call it periodically: if nothing has changed, it takes one load. Call it also after
 /// `MK_IPI_EVENT_READ_DIRECTORY`, but not from the operation that reports this event. `callback` may send and register, and must

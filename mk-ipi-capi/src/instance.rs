@@ -52,7 +52,7 @@ const _: () = assert!(MK_IPI_SIZE - size_of::<Instance>() < SLACK);
 /// `MK_IPI_SIZE` may exceed the needed size by less than this number of bytes.
 const SLACK: usize = 512;
 
-/// Whether [`size`] is large enough for these limits, by less than [`SLACK`] bytes.
+/// Returns true if [`size`] is large enough for these limits, and less than [`SLACK`] bytes too large.
 #[expect(clippy::arithmetic_side_effects, reason = "evaluated at compile time")]
 const fn fits<const CPUS: usize, const HANDLERS: usize, const QUEUE: usize, const INSTANCES: usize>() -> bool
 {
@@ -95,7 +95,7 @@ pub(crate) unsafe fn at<'a>(mk: *const mk_ipi) -> Result<&'a Instance, Errno> {
         return Err(Errno::EINVAL);
     }
     let instance = mk.cast::<Instance>();
-    // SAFETY: there is storage of that size and alignment (the caller). Only this atomic of it is accessed.
+    // SAFETY: there is storage of that size and alignment (the caller). Only its field `mark` is accessed, which is an atomic.
     let mark = unsafe { &(*instance).mark };
     // SYNC POINT: instance-made (acquire)
     if mark.load(Ordering::Acquire) != mark_of(mk) {
@@ -117,8 +117,8 @@ pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
 ///
 /// `size`: `sizeof(struct mk_ipi)`. A wrong size means that the header and the library have different versions or limits.
 /// Returns 0; -EINVAL if `mk` or `ops` is NULL or misaligned, a required operation is NULL (the operation `log` prints its name),
-/// `size` or `ops->size` is wrong, or `ops->reserved` is not 0; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance
-/// in `mk` already.
+/// `size` or `ops->size` is wrong, or `ops->reserved` is not 0; -EPROTO if `ops->version` is wrong; -EBUSY if there is an
+/// instance in `mk` already.
 ///
 /// Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and needs little stack.
 ///
@@ -162,9 +162,12 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
 /// gives memory back to the pools. The storage can be used again.
 ///
 /// Returns 0; -EINVAL if `mk` is not an instance of the library; -EBUSY while a call or a poller still uses an instance or the
-/// directory, and while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again;
-/// -ENOMEM if such a region cannot be mapped to read which kernels have it mapped. If `mk` is the default instance, there is no
-/// default instance afterwards. Context: may sleep. No other call may use `mk` any more, also not the interrupt handler.
+/// directory: call again. -EBUSY also while another kernel has a region mapped that came from our pools: call again later. If the
+/// CPUs of that kernel have stopped, call `mk_ipi_destroy_stopped` first. -ENOMEM: to find out which kernels have such a region
+/// mapped, this call must read the region, and could not map it.
+///
+/// If `mk` is the default instance, there is no default instance afterwards. Context: may sleep. No other call may use `mk` any
+/// more, also not the interrupt handler.
 ///
 /// # Safety
 ///
@@ -201,7 +204,7 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
 /// default instance become handlers of `mk`.
 ///
 /// Returns 0; -EINVAL if `mk` is neither NULL nor an instance of the library; -ENOMEM if `mk` has become the default instance,
-/// but has no room for all of those handlers. The handlers without room wait for the next call of this. Context: any but NMI.
+/// but has no room for all of those handlers. The others wait until the next `mk_ipi_set_default`. Context: any but NMI.
 ///
 /// # Safety
 ///

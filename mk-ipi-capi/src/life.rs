@@ -124,13 +124,13 @@ pub unsafe extern "C" fn mk_ipi_create_instance(
     }))
 }
 
-/// Adds an instance to the table whose region another kernel made: `len` bytes at physical address `start`, page-aligned. Both
-/// are 0 if the instance has no region.
+/// Adds an instance to the table. Another kernel made its region: `len` bytes at physical address `start`, page-aligned. Both are
+/// 0 if the instance has no region.
 ///
-/// Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned or too small, that has no lane for this
-/// kernel or other numbers of lanes and lines than `config`, or that overlaps the region of another instance; -EPROTO if the
-/// memory is not a native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
-/// `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
+/// Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned or too small, overlaps the region of
+/// another instance, has no lane for this kernel, or does not have the numbers of lanes and lines and the longest message that
+/// `config` gives; -EPROTO if the memory is not a native region that this library can use; -EEXIST if the id is in the table;
+/// -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
 ///
 /// # Safety
 ///
@@ -153,15 +153,18 @@ pub unsafe extern "C" fn mk_ipi_attach_instance(
     }))
 }
 
-/// Removes an instance from the table, unmaps its region, and gives memory that came from its pool back. Messages that the
-/// instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before you destroy this kernel's own instance,
-/// call `mk_ipi_goodbye`. Otherwise the kernel that created the region believes that this kernel still uses it.
+/// Removes an instance from the table, and unmaps its region. If the region came from the pool of the instance, gives the memory
+/// back. Messages that the instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before you destroy
+/// this kernel's own instance, call `mk_ipi_goodbye`. Otherwise the kernel that created the region believes that this kernel
+/// still uses it.
 ///
 /// Returns 0; -EINVAL if `mk` is not an instance of the library, or the instance is not in the table; -EBUSY while calls still
-/// use the instance: new calls that use it are refused from now on, and you must call again. If the region is native and came
-/// from our pool, and another kernel says that it has the region mapped, the result is also -EBUSY, and nothing has changed:
-/// write `MK_IPI_ENDING` into the directory, and call again, or call `mk_ipi_destroy_stopped`. Returns -ENOMEM if the region
-/// cannot be mapped to read which kernels have it mapped. Context: may sleep.
+/// use the instance: new calls that use it are refused from now on, and you must call again.
+///
+/// A native region from our pool is not unmapped while another kernel says that it has the region mapped. Then the result is also
+/// -EBUSY, and nothing has changed. Write `MK_IPI_ENDING` into the directory, and call again, or call `mk_ipi_destroy_stopped`.
+/// To find out which kernels have the region mapped, this call must read the region: it returns -ENOMEM if it cannot map it.
+/// Context: may sleep.
 ///
 /// # Safety
 ///
@@ -173,8 +176,9 @@ pub unsafe extern "C" fn mk_ipi_destroy_instance(mk: *mut mk_ipi, id: c_int) -> 
 }
 
 /// The same as `mk_ipi_destroy_instance`, for the host. Calls `has_stopped` with `ctx` for each life of a kernel that says that
-/// it has the region mapped. If it returns that the CPUs of this life have stopped for good, this life does not count. If these
-/// CPUs still run, they can write into memory that has another owner by then. NULL means that no life has stopped.
+/// it has the region mapped. If `has_stopped` returns 0, the result is -EBUSY. Otherwise this life is ignored. `has_stopped` must
+/// return 0 if a CPU of this life may still run: the CPU could write into memory that has another owner by then. If `has_stopped`
+/// is NULL, no life is ignored.
 ///
 /// # Safety
 ///

@@ -3,15 +3,15 @@
 //!
 //! The header has macros of the same names. If a limit is not the default, a program must define its macro to the same value.
 
-/// Largest number of CPUs of this kernel, 1 to 4096. The operation `this_cpu_index` returns numbers below it. CPUs of other
-/// kernels do not count.
+/// Largest number of CPUs of this kernel, 1 to 4096. The operation `this_cpu_index` returns indexes below this limit. CPUs of
+/// other kernels do not count.
 pub const MK_IPI_MAX_CPUS: usize = limit(option_env!("MK_IPI_MAX_CPUS"), 64, 4096);
 /// Largest number of handlers that can be registered at the same time, 1 to 128.
 pub const MK_IPI_MAX_HANDLERS: usize = limit(option_env!("MK_IPI_MAX_HANDLERS"), 64, 128);
-/// Largest number of messages that one run of the deferred work handles; on RFC v2 also of messages that can wait for the
-/// deferred work on one CPU. A power of two, 1 to 1024.
+/// Largest number of messages that one run of the deferred work handles. On RFC v2 it is also the largest number of messages that
+/// can wait for the deferred work on one CPU. A power of two, 1 to 1024.
 pub const MK_IPI_QUEUE: usize = limit(option_env!("MK_IPI_QUEUE"), 16, 1024);
-/// Number of places in the table of instances, 1 to 256. The table can hold instances whose ids are below it.
+/// Number of places in the table of instances, 1 to 256. The table can hold instances whose ids are below this number.
 pub const MK_IPI_MAX_INSTANCES: usize = limit(option_env!("MK_IPI_MAX_INSTANCES"), 256, 256);
 /// Bytes of `struct mk_ipi`.
 pub const MK_IPI_SIZE: usize = size(MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE, MK_IPI_MAX_INSTANCES);

@@ -11,9 +11,9 @@ use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
 /// Advances the heartbeat of this kernel, schedules the deferred work to read all lanes, and checks all peers with native
 /// regions. The operation `peer_event` reports changes. Call it periodically.
 ///
-/// `now`: the kernel's clock, a counter in any unit that does not wrap. If the heartbeat of a peer does not change for more than
-/// `patience` of these units, the event `MK_IPI_EVENT_SUSPECT` is reported. Returns 0, or -EINVAL if `mk` is not an instance of
-/// the library. Context: any but NMI.
+/// `now` is the time on the kernel's clock. The clock is a counter that does not wrap, in any unit. If the heartbeat of a peer
+/// does not change for more than `patience` of these units, the event `MK_IPI_EVENT_SUSPECT` is reported. Returns 0, or -EINVAL
+/// if `mk` is not an instance of the library. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -61,8 +61,8 @@ pub unsafe extern "C" fn mk_ipi_discard_unread(mk: *mut mk_ipi) -> c_int {
     }))
 }
 
-/// Stores a message number in `*number`. The instance has handled all messages of this life of ours with numbers up to it. It may
-/// have handled more, because it confirms several messages together.
+/// Stores a message number in `*number`. The instance has handled all messages of this life of ours whose numbers are not above
+/// that number. It may have handled more, because it confirms several messages together.
 ///
 /// Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and if `number` is NULL or misaligned; -EPROTO if the
 /// peer has written an impossible number. Context: any.

@@ -175,8 +175,8 @@ macro_rules! needed {
 }
 
 impl CPlatform {
-    /// Checks and copies the table at `ops`. `EINVAL` if `ops` is NULL or misaligned, or if the table has another size, a
-    /// `reserved` that is not 0, or lacks a required operation; `EPROTO` if it has another version.
+    /// Checks and copies the table at `ops`. `EINVAL` if `ops` is NULL or misaligned, the size of the table is wrong, its field
+    /// `reserved` is not 0, or a required operation is NULL; `EPROTO` if the version of the table is wrong.
     ///
     /// # Safety
     ///

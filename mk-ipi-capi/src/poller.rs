@@ -75,8 +75,8 @@ fn here(instance: &Instance) -> u32 {
 /// `poller` is NULL, or points to a `struct mk_ipi_poller` that exists for `'a`, and whose bytes are all initialized.
 unsafe fn mark_at<'a>(poller: *mut mk_ipi_poller) -> Result<&'a AtomicU64, Errno> {
     place(poller)?;
-    // SAFETY: not NULL and aligned, so there is storage of that size and alignment (the caller). Only this atomic of it is
-    // accessed.
+    // SAFETY: not NULL and aligned, so there is storage of that size and alignment (the caller). Only its field `mark` is
+    // accessed, which is an atomic.
     Ok(unsafe { &(*poller.cast::<Place>()).mark })
 }
 
@@ -85,8 +85,8 @@ fn marks(poller: *const mk_ipi_poller) -> [u64; 2] {
     [READY, LOOKING].map(|mark| mark ^ poller.addr() as u64)
 }
 
-/// Calls `f` with the instance and the poller in the storage at `poller`. Meanwhile no other call can use this poller. With
-/// `stays`, the poller exists afterwards; without it, the storage is empty afterwards.
+/// Calls `f` with the instance and the poller in the storage at `poller`. Meanwhile no other call can use this poller. If `stays`
+/// is true, the poller still exists afterwards. If it is false, the storage is empty afterwards.
 ///
 /// # Safety
 ///
@@ -184,9 +184,11 @@ fn make(instance: &'static Instance) -> Result<Held, Errno> {
 /// Delivers new messages to their handlers.
 ///
 /// Returns the number of messages and of other events of peers; 0 if there were none; -EINVAL if `poller` is not a poller; -EBUSY
-/// inside a handler that this poller called, and if another call uses the poller. Each call reads the lane that had a message
-/// last. Some calls also read all lanes, and check whether the host tells this kernel to stop, and whether our own lanes have got
-/// an answer or space. Context: as `mk_ipi_run_deferred`, on the CPU that made the poller.
+/// inside a handler that this poller called, and if another call uses the poller. Context: as `mk_ipi_run_deferred`, on the CPU
+/// that made the poller.
+///
+/// Each call reads the lane from which the last message came. Some calls also read all lanes, and check whether the host tells
+/// this kernel to stop, and whether our own lanes have got an answer or space.
 ///
 /// # Safety
 ///
@@ -198,7 +200,7 @@ pub unsafe extern "C" fn mk_ipi_poller_poll(poller: *mut mk_ipi_poller) -> c_int
 }
 
 /// Polls until a poll finds a message or an event, at most `looks` times, with a short pause after each poll that finds nothing.
-/// It is faster than as many calls of `mk_ipi_poller_poll`. Otherwise the same as `mk_ipi_poller_poll`.
+/// This is faster than `looks` calls of `mk_ipi_poller_poll`. Otherwise it is the same as `mk_ipi_poller_poll`.
 ///
 /// # Safety
 ///

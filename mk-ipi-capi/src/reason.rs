@@ -249,7 +249,7 @@ impl Instance {
         }
     }
 
-    /// The text of the last failure on this CPU. `None` if it had another error number, or has no text.
+    /// The text of the last failure on this CPU. `None` if that failure had another error number, or has no text.
     fn last_error(&self, errno: u32) -> Option<&'static CStr> {
         let LastError(last) = self.last_errors.get(self.end.platform().index())?;
         let last = last.load(Ordering::Relaxed);
@@ -273,8 +273,11 @@ pub(crate) fn keep_init(text: &'static CStr) {
 ///
 /// The library stores one failure for each CPU. Call this on the CPU on which the call failed, before that CPU makes another
 /// call, and do not migrate in between. If a call in an interrupt handler fails in between, it replaces the stored failure. Then
-/// the text is that of the handler's failure if both error numbers are the same. Calls whose first argument is not `mk`
-/// store no failure. The text is constant, and the result is never NULL. Context: any.
+/// the text is that of the handler's failure if both error numbers are the same.
+///
+/// `mk_ipi_fini` and `mk_ipi_set_default` store no failure. Calls without an argument `mk` store none either, except
+/// `multikernel_send_ipi_data` and `mk_send_pfn`: they store it for the default instance. The text is constant, and the result is
+/// never NULL. Context: any.
 ///
 /// # Safety
 ///

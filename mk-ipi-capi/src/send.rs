@@ -63,9 +63,9 @@ unsafe fn send_by(
 /// Sends the `size` bytes at `data` to the instance `to`. On the native link `size` is 0 to 4096, or less if the region of `to`
 /// was made for shorter messages. On RFC v2 it is 1 to 256, and the message goes to the doorbell CPU of `to`.
 ///
-/// Returns 0, and stores the number of the message in `*number`, unless `number` is NULL. On the native link the numbers of later
-/// messages are larger, but not by one, and are never 0 (`mk_ipi_handled` and `mk_ipi_event` use them). On RFC v2 the number is
-/// 0.
+/// Returns 0, and stores the number of the message in `*number`, unless `number` is NULL. On the native link a later message has
+/// a larger number. There are gaps between the numbers, and no number is 0. `mk_ipi_handled` and `mk_ipi_event` use these
+/// numbers. On RFC v2 the number is 0.
 ///
 /// If the message was stored but its doorbell failed, the call also returns 0, with the number 0. An error would make the caller
 /// send the message again. The next doorbell or `mk_ipi_ring` delivers the message, or the receiver finds it when it polls.
@@ -113,8 +113,8 @@ pub unsafe extern "C" fn mk_ipi_send(
 }
 
 /// The same as `mk_ipi_send`, but to the CPU with physical id `cpu` of the instance. Returns -EINVAL also if that CPU does not
-/// belong to the instance. The operation `peer_has_cpu` or the directory says which CPUs do; without both, only the doorbell CPU
-/// does. On the native link messages go to an instance, not to a CPU. So `cpu` must be the CPU of its doorbell.
+/// belong to the instance. The operation `peer_has_cpu` or the directory says which CPUs belong to it. Without both, only the
+/// doorbell CPU does. On the native link messages go to an instance, not to a CPU. So `cpu` must be the CPU of its doorbell.
 ///
 /// # Safety
 ///

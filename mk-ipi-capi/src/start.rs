@@ -31,8 +31,8 @@ unsafe fn line_of<'a>(cmdline: *const c_char, len: usize) -> Result<&'a [u8], Er
     Ok(unsafe { core::slice::from_raw_parts(cmdline.cast(), len) })
 }
 
-/// The address in `line`. If `line` is only the value of a parameter, its address: a value is one word that begins with a digit,
-/// and no name of a parameter begins with a digit. Otherwise the address that `find` finds in the command line `line`.
+/// The address in `line`, which is a command line or only the value of a parameter. It is a value if it is one word that begins
+/// with a digit, because no name of a parameter begins with a digit. In a command line, `find` finds the address.
 fn alone_or(
     line: &[u8],
     find: impl FnOnce(&[u8]) -> Result<Option<PhysAddr>, BootParamError>,
@@ -75,8 +75,8 @@ unsafe fn parameter(
 }
 
 /// Reads the value of `mk_ipi_shared=` on a command line, the physical address of the kernel's own region, and stores it in
-/// `*address`. The command line has `len` bytes, and need not end with NUL. Instead of a command line, the value alone is also
-/// accepted, one word that begins with a digit. A kernel's own parser of the command line may return only the value.
+/// `*address`. The command line has `len` bytes, and need not end with NUL. The value alone is also accepted: one word that
+/// begins with a digit. This is for kernels with a parser of their own that returns only the value.
 ///
 /// Returns 1; 0 if the parameter is absent; -EINVAL for null and misaligned pointers, for an empty value, for 0, for an address
 /// that is not on a page boundary, for a value that is not a number, and for other characters after the number; -ERANGE for an
@@ -205,8 +205,8 @@ pub unsafe extern "C" fn mk_ipi_join(
     }))
 }
 
-/// Adds the instances of a directory. If a directory is kept already, uses it, and `EEXIST` if `is_same` is false for it.
-/// Otherwise uses the directory that `map` returns, and keeps it. Reports the instances that were left out.
+/// Adds the instances of a directory, and reports those that were left out. If no directory is kept yet, uses the directory that
+/// `map` returns, and keeps it. If one is kept already, uses that one, but returns `EEXIST` if `is_same` is false for it.
 fn join_by(
     instance: &Instance,
     shared: PhysAddr,

@@ -41,10 +41,11 @@ pub const MK_IPI_EXCLUSIVE: u32 = 1;
 /// Flag of an instance in the directory: it accepts its vector on the doorbell CPU only.
 pub const MK_IPI_ONE_DOORBELL: u32 = 2;
 
-/// Event: messages of the peer's life `incarnation` follow. All messages of its former lives have been delivered. Reported once
-/// for each life of ours.
+/// Event: messages of the peer's life `incarnation` follow. All messages of its former lives have been delivered. Each life of
+/// this kernel gets this event once for each life of the peer.
 pub const MK_IPI_EVENT_BEGAN: u32 = 1;
-/// Event: the peer has answered this life of ours. Sends do not fail with -`MK_IPI_EAGAIN` for lack of an answer any more.
+/// Event: the peer has answered this life of ours. Until now sends could fail with -`MK_IPI_EAGAIN`, because the answer was
+/// missing. They do not fail for this reason any more.
 pub const MK_IPI_EVENT_ANSWERED: u32 = 2;
 /// Event: the peer broke the protocol. Its messages are refused until it begins a new life or attaches again. `breach` is
 /// set.
@@ -111,7 +112,7 @@ pub const MK_IPI_CONFLICT_ON_DIRECTORY: u32 = 7;
 pub const MK_IPI_CONFLICT_LIVE: u32 = 8;
 /// Conflict: this incarnation of `instance` has ended, and cannot become live again. The next life needs another incarnation.
 pub const MK_IPI_CONFLICT_OVER: u32 = 9;
-/// Conflict: the entry of `instance` is invalid. The new entry must be compared with it, and it cannot be read.
+/// Conflict: the entry of `instance` in the directory is invalid, so the new entry cannot be compared with it.
 pub const MK_IPI_CONFLICT_UNREADABLE: u32 = 10;
 
 /// A message of generation RFC v2. This is the layout in shared memory. Callbacks of `multikernel_register_handler` get a copy.
@@ -180,8 +181,8 @@ pub type mk_ipi_message_callback_t =
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mk_ipi_instance {
-    /// Physical ids of its CPUs, as far as they are known (on x86 APIC ids). They are checked when the instance is added, and are
-    /// not stored.
+    /// Physical ids of its CPUs that are known (on x86 APIC ids). They are checked when the instance is added, and are not
+    /// stored.
     pub cpus: *const u64,
     /// The CPU to ring if the sender names no other CPU; one of `cpus`.
     pub doorbell_cpu: u64,
@@ -332,7 +333,7 @@ pub type mk_ipi_has_stopped_callback_t =
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mk_ipi_stats {
-    /// Messages stored. On RFC v2 without those whose doorbell did not ring.
+    /// Messages stored. On RFC v2 a message whose doorbell did not ring is not counted here.
     pub sent: u64,
     /// Sends refused because the exclusive slot was occupied.
     pub busy: u64,

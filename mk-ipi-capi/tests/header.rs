@@ -197,17 +197,18 @@ const LIMITS: [(&str, usize, usize, &str); 4] = [
         "MK_IPI_MAX_CPUS",
         64,
         4096,
-        "Largest number of CPUs of this kernel: `this_cpu_index` is below it. CPUs of other kernels do not count.",
+        "Largest number of CPUs of this kernel. `this_cpu_index` returns indexes below this limit. CPUs of other kernels do\n \
+         * not count.",
     ),
     ("MK_IPI_MAX_HANDLERS", 64, 128, "Largest number of callbacks that can be registered at the same time."),
     (
         "MK_IPI_QUEUE",
         16,
         1024,
-        "Largest number of messages that one run of the deferred work handles; on RFC v2 also of messages that can wait\n \
-         * for the deferred work on one CPU. A power of two.",
+        "Largest number of messages that one run of the deferred work handles. On RFC v2 it is also the largest number of\n \
+         * messages that can wait for the deferred work on one CPU. A power of two.",
     ),
-    ("MK_IPI_MAX_INSTANCES", 256, 256, "The table can hold instances whose ids are below it."),
+    ("MK_IPI_MAX_INSTANCES", 256, 256, "The table of instances can hold ids below this number."),
 ];
 
 /// The text of the macros for the limits, and for the size of `struct mk_ipi` that follows from them.
