@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A cell that keeps the waker of one task.
 //!
-//! A task registers its waker. Any CPU can wake the task, and so can deferred work that interrupts the task during the
-//! registration. So a lock cannot be used here: no context waits for the cell. If `wake` finds the cell in use, it sets a flag.
-//! If `register` finds the cell in use, it wakes its task at once, and the task tries again. One word decides which context may
-//! access the waker:
+//! A task registers its waker. Any CPU can wake the task. Deferred work on the same CPU can do so too, and it can interrupt the
+//! task during the registration. If it waited for a lock of the task, it would wait for ever. So the cell has no lock, and no
+//! context waits. If `wake` finds the cell in use, it sets a flag. If `register` finds the cell in use, it wakes its task at
+//! once, and the task tries again. One word decides which context may access the waker:
 //!
 //! | state | context that may access the waker |
 //! | --- | --- |

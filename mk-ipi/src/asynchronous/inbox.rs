@@ -14,8 +14,8 @@ use zerocopy::{FromBytes, IntoBytes};
 ///
 /// Keep it in a `static`, and register it for one or more message types, for example as a
 /// [`DynHandler`](crate::typed::DynHandler). Messages of one lane keep their order. The handler copies the message and wakes the
-/// task. It never waits. (If the handler is interrupted while it copies a message, the task does not see later messages of other
-/// CPUs before the copy is finished.)
+/// task. It never waits. (The handler can be interrupted while it copies a message. Until the copy is complete, the task does not
+/// get later messages either, not even those that other CPUs put in.)
 ///
 /// **A message that does not fit is dropped and counted**: [`lost`](Self::lost) and [`too_long`](Self::too_long). A lane
 /// carries messages of all types, so a full inbox does not stop the lane. `MESSAGES` must be at least the number of messages
@@ -38,8 +38,8 @@ pub struct Inbox<const MESSAGES: usize, const WORDS: usize> {
 /// The place of a message. All fields are atomic words, so no access needs `unsafe`.
 #[derive(Debug)]
 struct Place<const WORDS: usize> {
-    /// Positions count up for ever. The lap of a position is the position divided by `MESSAGES`. If the value is 2 × lap, the
-    /// place is empty and waits for the message of that lap. If it is 2 × lap + 1, the place has the message of that lap.
+    /// Positions only increase. The lap of a position is the position divided by `MESSAGES`. If `turn` is 2 × lap, the place is
+    /// empty, and waits for the message of that lap. If `turn` is 2 × lap + 1, the place has the message of that lap.
     turn: AtomicU64,
     /// Length in bits 15..0, id of the sender plus one (0 if unknown) in bits 24..16, and message type in bits 63..32.
     what: AtomicU64,

@@ -27,7 +27,7 @@
 //! **Receiving.** Keep an [`Inbox`] in a `static`, register it as a handler, and await [`Receiver::receive`].
 //!
 //! mk-ipi calls wakers in the deferred work, and in every other call that reports an event to the observer. It holds no lock
-//! then. Wakers must follow the rules for handlers: they may mark a task as ready, but must not run it.
+//! while it calls them. Wakers must follow the rules for handlers: they may mark a task as ready, but must not run it.
 
 mod inbox;
 mod send;

@@ -141,7 +141,7 @@ pub enum AsyncSendError {
     PeerEnded(Incarnation),
     /// There is no space, and `N` tasks wait in [`Waiters`] already. Nothing was sent.
     TooManyWaiters,
-    /// There is no space, and the doorbell failed that asks the peer to report space. Nothing was sent.
+    /// There is no space, and the doorbell by which this kernel asks the peer for space failed. Nothing was sent.
     NotAsked(DoorbellError),
 }
 

@@ -14,8 +14,7 @@ use mk_ipi_core::platform::{Access, Doorbell, DoorbellError, MapError, ThisCpu};
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{AddError, DestroyError, InstanceConfig, LinkConfig, SlotPolicy};
 
-/// The number of times that `undo` tries to destroy an instance that another context is using. After these tries the instance
-/// stays.
+/// How often `undo` tries to destroy an instance while another context uses it. After these tries the instance stays.
 const TURNS: u32 = 1000;
 
 /// What the host must set up on the machine.
@@ -122,7 +121,8 @@ impl fmt::Display for HostError {
 impl core::error::Error for HostError {}
 
 impl HostPlan<'_> {
-    /// Checks the plan as far as possible without a change of the machine. The time grows with the square of the number of CPUs.
+    /// Checks the plan. The check changes nothing on the machine, so it cannot find every error. The time grows with the square
+    /// of the number of CPUs.
     ///
     /// # Errors
     /// The first error that is found. `Map`, `Region` and `Entry` of [`HostError`] cannot be found by this check.
