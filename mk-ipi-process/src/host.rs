@@ -63,8 +63,8 @@ impl<'a> Host<'a> {
     ///
     /// # Errors
     ///
-    /// `NotTheHost` if this process has opened the machine, not created it: the machine's directory is then mapped read-only.
-    /// `Directory` if the directory cannot be created.
+    /// `NotTheHost` if this process did not create the machine. It has then opened the machine, with the directory mapped
+    /// read-only. `Directory` if the directory cannot be created.
     pub fn new(machine: &'a Machine) -> Result<Self, HostError> {
         let Some(words) = machine.directory_to_write() else { return Err(HostError::NotTheHost) };
         let shape = machine.shape();
@@ -72,9 +72,9 @@ impl<'a> Host<'a> {
         Ok(Self { machine, writer: writer.map_err(HostError::Directory)?.at(machine.directory_at()) })
     }
 
-    /// Makes an empty native region at the start of the pool of instance `id`, and returns the region's range. Then writes the
-    /// entry of this instance, with the state starting, the first incarnation, and the CPUs `cpus`. The first CPU in `cpus` is
-    /// the doorbell CPU.
+    /// Makes an empty native region at the start of the pool of instance `id`. Then writes the entry of this instance, with the
+    /// state starting, the first incarnation, and the CPUs `cpus`. The first CPU in `cpus` is the doorbell CPU. Returns the range
+    /// of the region.
     ///
     /// # Errors
     ///
@@ -115,9 +115,9 @@ impl<'a> Host<'a> {
         Ok(region)
     }
 
-    /// Marks the instance as dead. Call this only after its process has ended, or after the process can execute nothing any more:
-    /// until then the process can still write into regions (SPEC D-10). Unread messages stay in the region for the instance's
-    /// next life.
+    /// Marks the instance as dead. Call this only when its process has ended, or cannot execute any more instructions. Before
+    /// that, the process can still write into regions (SPEC D-10). Unread messages stay in the region for the instance's next
+    /// life.
     ///
     /// # Errors
     ///

@@ -38,7 +38,8 @@ struct Shared {
     vectors: [OnceLock<Routine>; 256],
     /// True while interrupts are off.
     off: AtomicBool,
-    /// True if a signal came, and the vectors that were pending then are not taken yet. They are taken when interrupts are on.
+    /// True if a signal came, and the vectors that were pending then were not taken yet. They are taken when interrupts are
+    /// switched on.
     missed: AtomicBool,
     /// True if deferred work was requested, and `take_deferred` has not returned true since then.
     deferred: AtomicBool,
@@ -187,8 +188,9 @@ extern "C" fn on_signal(_: i32) {
 }
 
 impl Shared {
-    /// Takes the pending interrupts: calls their handlers, with interrupts off. If interrupts are off already, only notes in
-    /// `missed` that there can be some. Runs on the CPU's thread, in the signal handler or when interrupts are switched on.
+    /// Takes the pending interrupts: calls their handlers, with interrupts off. If interrupts are off already, only sets
+    /// `missed`: then the interrupts are taken when interrupts are switched on. Runs on the CPU's thread, in the signal handler
+    /// or when interrupts are switched on.
     fn interrupt(&self) {
         self.missed.store(true, Ordering::Relaxed);
         while !self.off.load(Ordering::Relaxed) && self.missed.swap(false, Ordering::Relaxed) {

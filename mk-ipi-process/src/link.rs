@@ -11,7 +11,7 @@ use std::fs::File;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The longest sleep of [`wait`]. Between two sleeps of this length, `tick` advances the heartbeat of this kernel.
+/// The longest sleep of [`wait`], and the shortest time between two calls of `tick` in one `wait`.
 const NAP: Duration = Duration::from_millis(20);
 /// A peer whose heartbeat does not change for this many milliseconds is suspect.
 const PATIENCE: u64 = 1_000;
@@ -97,8 +97,8 @@ pub fn boot(
 }
 
 /// A kernel's idle loop. It sleeps until an interrupt comes, and runs the deferred work, which calls the message handlers.
-/// Between sleeps it calls `tick`, and follows the directory. It ends when `done` returns true, and then returns true, or after
-/// `at_most`, and then returns false.
+/// Between sleeps it calls `tick`, and follows the directory. It returns true when `done` returns true, and false when the time
+/// `at_most` has passed.
 pub fn wait(link: &Link, at_most: Duration, done: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     let mut ticked: Option<Duration> = None;

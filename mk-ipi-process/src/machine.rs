@@ -21,9 +21,9 @@ use std::io;
 const MAGIC: u64 = u64::from_le_bytes(*b"MKIPIPRC");
 /// Version of the layout of this file.
 const VERSION: u64 = 1;
-/// Number of words of a CPU's line. After the words of the pending vectors comes the futex; the other words are not used.
+/// Number of words of a CPU's line: the words of the pending vectors, then the word of the futex, then words that are not used.
 const LINE: usize = 8;
-/// Number of words, at the beginning of the line, that have one bit for each pending vector.
+/// Number of words at the beginning of the line. They have one bit for each vector, which is set while the vector is pending.
 const PENDING: usize = 4;
 /// The largest number of CPUs of a machine.
 const MAX_CPUS: u32 = 1024;
@@ -150,7 +150,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Opens the machine in this file, which another process has created, or this one. The directory is mapped read-only.
+    /// Opens the machine in this file. This process or another one has created it. The directory is mapped read-only.
     ///
     /// # Errors
     ///

@@ -86,7 +86,7 @@ impl Thread {
         Self(unsafe { libc::pthread_self() })
     }
 
-    /// Sends the signal that is used as the interrupt to this thread.
+    /// Interrupts this thread: sends it the signal that is used as the interrupt.
     ///
     /// # Safety
     ///
@@ -132,7 +132,8 @@ pub fn with_errno_kept(f: impl FnOnce()) {
 }
 
 /// Sleeps until a signal interrupts this thread, for at most `at_most`. Does not sleep if `may_sleep` returns false. The signal
-/// that is used as the interrupt is blocked while `may_sleep` runs. So if it comes after that check, it ends the sleep.
+/// that is used as the interrupt is blocked while `may_sleep` runs, and comes through when the sleep begins. So a signal between
+/// this check and the sleep is not lost: it ends the sleep.
 pub fn sleep(at_most: Duration, may_sleep: impl FnOnce() -> bool) {
     let time = timespec(at_most);
     // SAFETY: all zeros is a valid signal set, and all pointers are valid during the calls. The last call restores the signal
