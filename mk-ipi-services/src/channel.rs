@@ -153,8 +153,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         let begun = self.begun.unwrap_or(0);
         let len = begun.saturating_add(bytes.len());
         let head: &[u8] = if is_first { &[0; LEN] } else { &[] };
-        // If the message is not too long, bytes that were granted fit into the buffer: a message takes `MESSAGE_COST` bytes more
-        // of the window than it has, and only `LEN` bytes more of the buffer.
+        // If the message is not too long, bytes that were granted fit into the buffer. For a message of n bytes, the window has
+        // counted n + `MESSAGE_COST` bytes, and the buffer needs only n + `LEN` bytes.
         let fits = len <= MAX_MESSAGE && head.len().saturating_add(bytes.len()) <= self.kept.room();
         self.position = end;
         if !fits {
@@ -318,9 +318,9 @@ impl Outbox {
         self.reader.is_some() && end <= self.limit && len <= MAX_MESSAGE
     }
 
-    /// Writes the part of `message` from byte `at` on to `to`, as a link message for channel `number`. Returns the link message,
-    /// and the offset in `message` after the part. `None` if no reader is known, if the part is not granted, if no bytes are
-    /// left, or if `to` is too short. Call [`Outbox::sent`] after the link message was sent.
+    /// Makes a link message for channel `number` in the buffer `to`. It contains the part of `message` that begins at byte `at`.
+    /// Returns the link message, and the offset in `message` after the part. `None` if no reader is known, if the part is not
+    /// granted, if no bytes are left, or if `to` is too short. Call [`Outbox::sent`] after the link message was sent.
     pub fn part<'b>(
         &self,
         number: u32,

@@ -41,7 +41,8 @@ pub struct TerminalEnd<B> {
     granted: u64,
     /// True if a listen must be sent.
     listen_pending: bool,
-    /// Number of lost bytes: those that were replaced before a program read them, and those that were left out of the log.
+    /// Number of lost bytes: received bytes that were replaced before a program read them, and bytes that the other kernel left
+    /// out of its log.
     lost: u64,
     /// True if bytes of `out` were sent, or dropped by `peer_up`, since the last call of `has_made_room`.
     made_room: bool,
@@ -72,8 +73,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         }
     }
 
-    /// Handles the event that the other kernel is up as `life`. If it was not up as this life before, drops the unsent bytes,
-    /// begins again at position 0 in both directions, and returns true. Received bytes stay.
+    /// Handles the event that the other kernel is up as `life`. If [`TerminalEnd::peer`] is this life already, returns false.
+    /// Otherwise drops the unsent bytes, begins again at position 0 in both directions, and returns true. In both cases a listen
+    /// is then pending, and received bytes stay.
     pub fn peer_up(&mut self, life: Incarnation) -> bool {
         let is_new = self.peer != Some(life);
         if is_new {
@@ -242,8 +244,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
 /// The largest number of bytes of a terminal or a log in one message: what fits into a message of 256 bytes.
 pub const BYTES: usize = 256 - ConsoleMessage::HEADER;
 
-/// The log of a kernel. As much of its end as the buffer can hold is kept until the host listens. If several CPUs use it, the
-/// caller must hold a lock.
+/// The log of a kernel. Until the host listens, it keeps the newest bytes, as many as the buffer can hold. If several CPUs use
+/// it, the caller must hold a lock.
 #[derive(Debug)]
 pub struct Log<B> {
     kept: Ring<B>,
