@@ -19,7 +19,7 @@ pub enum FrameError {
     Stale(Key),
     /// The frame is shorter than an Ethernet header, or longer than this end accepts. The value is its length in bytes.
     WrongSize(u32),
-    /// The message has no bytes of the frame, or more than are missing of the frame. The value is the number of bytes.
+    /// The message has no bytes of the frame, or more bytes than the frame still needs. The value is the number of bytes.
     WrongLength(usize),
     /// The offload is invalid, or this end has not offered to accept it.
     Offload(OffloadError),
@@ -56,10 +56,10 @@ impl core::error::Error for FrameError {}
 /// Bytes of a frame that were received in one message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FrameBytes<'a> {
-    /// If these are the first bytes of a frame: the frame's length in bytes, and its offload. An earlier frame that is incomplete
-    /// then stays incomplete: drop it.
+    /// If these are the first bytes of a frame: the frame's length in bytes, and its offload. Otherwise `None`. If an earlier
+    /// frame is incomplete when a new frame begins, its missing bytes do not come any more: drop it.
     pub begins: Option<(u32, Offload)>,
-    /// Offset of the bytes in the frame. It is 0, or the end of the bytes that the frame's message before had.
+    /// Offset of the bytes in the frame: 0, or the offset after the last byte of the frame's previous message.
     pub at: u32,
     /// The bytes.
     pub bytes: &'a [u8],
@@ -78,7 +78,7 @@ impl core::fmt::Debug for FrameBytes<'_> {
     }
 }
 
-/// The bytes that are expected next: those of the frame with this `key`, `number` and `len`, from offset `at` on.
+/// The bytes that must come next: those from offset `at` on, of the frame with this `key`, `number` and `len`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Expected {
     key: u32,

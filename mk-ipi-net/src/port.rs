@@ -189,8 +189,8 @@ impl Port {
         self.ours.as_ref()
     }
 
-    /// The offer of the other end, if there is a carrier. Only then may frames be sent. There is a carrier if both ends are open,
-    /// each has received the other's key, and the peer is alive. `None` if there is no carrier.
+    /// The offer of the other end. `None` if there is no carrier: then no frames may be sent. There is a carrier if both ends are
+    /// open, each has received the other's key, and the peer is alive.
     pub fn carrier(&self) -> Option<Offer> {
         let theirs = self.theirs.filter(|theirs| theirs.heard && !self.suspect)?;
         self.ours.is_some().then_some(theirs.offer)
