@@ -7,7 +7,7 @@ use core::arch::asm;
 use mk_ipi_abi::PhysCpuId;
 use mk_ipi_core::platform::LocalInterrupts;
 
-/// `sstatus.SIE`, which is bit 1. (`sip.SSIP` is also bit 1 of its register.)
+/// `sstatus.SIE`, which is bit 1.
 const BIT_1: u64 = 2;
 
 /// The real firmware, and the interrupt registers of the hart that runs the call.

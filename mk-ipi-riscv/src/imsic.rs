@@ -14,7 +14,7 @@ const THRESHOLD: u64 = 0x72;
 const PENDING: u64 = 0x80;
 /// The number of `eie0`, the first register of the enabled identities. Each register with an even number has 64 of them.
 const ENABLED: u64 = 0xc0;
-/// The number of registers of 64 identities that have the identities of all vectors.
+/// The number of registers, with 64 identities each, that contain the identities of all vectors.
 const BLOCKS: u8 = 4;
 
 /// An interrupt identity that a vector can stand for: 1 to 0xde. Vector `0x20 + n` is identity *n* (SPEC RV-7).

@@ -9,7 +9,7 @@ use mk_ipi_core::platform::Doorbell;
 use mk_ipi_core::sync::line::{nothing_is_missed, Line};
 use mk_ipi_core::sync::{fence, Ordering};
 
-/// The hart whose interrupt the line is.
+/// The hart that the modelled interrupt line interrupts.
 const HART: PhysCpuId = PhysCpuId(0);
 
 // SAFETY: a `Line` is a model. It does not call the firmware, and interrupts no hart.

@@ -37,9 +37,9 @@ pub struct SbiReturn {
 /// Why a call of the firmware failed (SBI, "Standard SBI Errors").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SbiError {
-    /// SBI_ERR_FAILED. Also if [`Hsm::stop`](crate::Hsm::stop) returns although the firmware reports success.
+    /// SBI_ERR_FAILED. [`Hsm::stop`](crate::Hsm::stop) also returns this if its call returns and the firmware reports success.
     Failed,
-    /// SBI_ERR_NOT_SUPPORTED. Also if the firmware does not have the extension.
+    /// SBI_ERR_NOT_SUPPORTED, or the firmware does not have the extension.
     NotSupported,
     /// SBI_ERR_INVALID_PARAM: no hart has this id.
     InvalidParam,

@@ -80,7 +80,7 @@ enum BootCpu {
     Flagged(PhysCpuId),
 }
 
-/// Checks that this CPU's id fits into the id register of `mode`. If the CPU does not report its 32-bit id, the check succeeds.
+/// Checks that this CPU's id fits into the id register of `mode`. If the CPU does not report its 32-bit id, this returns `Ok`.
 fn has_room(mode: Mode, io: &impl ApicIo) -> Result<(), ModeError> {
     match (mode, io.long_id()) {
         (Mode::XApic, Some(id @ 0xff..)) => Err(ModeError::IdTooLong(id)),

@@ -125,8 +125,8 @@ mod tests {
     extern "C" fn interrupted_again() {
         interrupt(inner, 0);
     }
-    // The current section is now `.bss`, where only zeros can be assembled. So this test does not build unless each entry names
-    // its own section.
+    // From here on the current section is `.bss`, where only zeros can be assembled. Each entry must name a section of its own;
+    // otherwise this test does not build.
     global_asm!(".section .bss");
     doorbell_entry!(fn inner => probe);
     doorbell_entry!(fn outer => interrupted_again);
