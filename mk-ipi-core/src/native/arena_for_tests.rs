@@ -34,8 +34,12 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new() -> Self {
-        let [value, loads, stored] = [0; 3].map(AtomicU64::new);
-        Self { value, loads, prefetches: [0; 2].map(AtomicU64::new), stored }
+        Self {
+            value: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
+            prefetches: [AtomicU64::new(0), AtomicU64::new(0)],
+            stored: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn loads(&self) -> u64 {
@@ -284,15 +288,6 @@ pub(super) fn bytes(len: usize) -> Vec<u8> {
 /// This incarnation.
 pub(super) fn life(number: u32) -> Incarnation {
     Incarnation::new(number).unwrap()
-}
-
-/// Under Miri only each `step`th case, because all would take minutes.
-pub(super) fn under_miri(step: usize) -> usize {
-    if cfg!(miri) {
-        step
-    } else {
-        1
-    }
 }
 
 /// The breaches that were reported.

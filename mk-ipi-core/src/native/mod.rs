@@ -32,20 +32,23 @@ pub use watch::LaneStats;
 pub(crate) use watch::{Unsettled, Watch};
 
 #[cfg(all(test, not(loom)))]
+#[cfg_attr(miri, allow(dead_code, reason = "a part of it is for tests that Miri does not run"))]
 mod arena_for_tests;
-#[cfg(all(test, not(loom)))]
-mod birth_tests;
-#[cfg(all(test, not(loom)))]
-mod hello_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]
-mod poll_tests;
-#[cfg(all(test, not(loom)))]
-mod region_tests;
-#[cfg(all(test, not(loom)))]
-mod sender_tests;
-#[cfg(all(test, not(loom)))]
 mod tests;
-#[cfg(all(test, not(loom)))]
+
+// Tables with many cases, which would take Miri too long. `tests` runs the same unsafe code there.
+#[cfg(all(test, not(any(loom, miri))))]
+mod birth_tests;
+#[cfg(all(test, not(any(loom, miri))))]
+mod hello_tests;
+#[cfg(all(test, not(any(loom, miri))))]
+mod poll_tests;
+#[cfg(all(test, not(any(loom, miri))))]
+mod region_tests;
+#[cfg(all(test, not(any(loom, miri))))]
+mod sender_tests;
+#[cfg(all(test, not(any(loom, miri))))]
 mod watch_tests;
