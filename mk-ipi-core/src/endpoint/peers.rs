@@ -62,8 +62,9 @@ impl<
     }
 
     /// Requests [`PeerEvent::Space`](crate::platform::PeerEvent::Space) for when our lane to `to` has space for a message of
-    /// `len` bytes. True if the lane has space now; the event may come nevertheless. True also if the lane is broken, because
-    /// then no space can come. A send that finds no space then fails with `Broken` or `RegionGone`.
+    /// `len` bytes. True if the lane has space now; the event may come nevertheless. True also if the lane is broken or in
+    /// quarantine, because then no space can come. A send that finds no space then fails with `Broken`, `RegionGone` or
+    /// `Quarantined`.
     ///
     /// Other events tell a waiting sender that the peer refuses us, has ended or has restarted
     /// ([`PeerEvent`](crate::platform::PeerEvent)). An end and a restart are reported by [`tick`](Self::tick).

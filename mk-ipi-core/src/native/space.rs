@@ -55,14 +55,14 @@ impl<W: Word> Sender<W> {
         self.waiting.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Returns whether a sender of `len` bytes need not wait: there is space now, or the lane is
+    /// Returns whether a sender of `len` bytes need not wait: there is space now, or the lane is in quarantine or
     /// [`Broken`](super::Unsent::Broken), so that no space can come.
     pub(crate) fn has_space(&self, len: usize) -> bool {
         self.missing(len).is_none()
     }
 
     /// The credit at which there is space for `len` bytes, always above the present credit. [`UNANSWERED`] until this life is
-    /// answered. `None` if there is space, or if the lane is [`Broken`](super::Unsent::Broken).
+    /// answered. `None` if there is space, or if no space can come.
     fn missing(&self, len: usize) -> Option<u64> {
         let credit = self.region.control(control::CREDIT);
         // Loaded after the credit: all lines below a correct credit were taken before, so the tail is not below it.
@@ -72,7 +72,8 @@ impl<W: Word> Sender<W> {
         }
         let end = tail.wrapping_add(lines_of(len));
         let is_full = end.wrapping_sub(credit) > self.region.lines();
-        (is_full && credit <= tail && self.is_in_force()).then(|| end.wrapping_sub(self.region.lines()))
+        let can_come = credit <= tail && self.is_in_force() && self.breach().is_none();
+        (is_full && can_come).then(|| end.wrapping_sub(self.region.lines()))
     }
 
     /// Whether the region allows messages of `len` bytes.

@@ -448,4 +448,7 @@ fn a_sender_that_waits_is_told_once_that_it_is_refused() {
     }
     let refused = (id(1), PeerEvent::Refused(Breach::Tag));
     assert_eq!(world.events(0).into_iter().filter(|event| *event == refused).count(), 1);
+    // Who asks after that event need not wait: no other event would come.
+    assert_eq!(world.link(0).want_space(id(1), 1), Ok(true));
+    assert_eq!(world.send(0, 1, 1), Err(SendError::Quarantined));
 }
