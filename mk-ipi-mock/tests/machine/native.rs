@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The native link between kernels of the mock machine: no message is lost, and each lane keeps the order (SPEC chapter N).
 
+use crate::odd::Odd;
 use mk_ipi_abi::native::Geometry;
-use mk_ipi_abi::{InstanceId, MessageType};
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
-use mk_ipi_core::{Message, SendError, UnregisterError};
+use mk_ipi_core::{Endpoint, Message, SendError, UnregisterError};
 use mk_ipi_mock::{Callback, Cpu, Link, Machine, Mode};
 use std::sync::{Arc, Mutex};
 
@@ -256,4 +257,20 @@ fn a_poller_that_hears_nothing_lets_a_handler_go() {
         });
         run.unwrap();
     }
+}
+
+/// Sends a message, and returns how often the platform's `compare_exchange_alone` was called.
+fn times_alone<const CPUS: usize>() -> u64 {
+    let machine = Machine::builder().kernel(&[0]).build();
+    let (kernel, region) = (machine.kernel(0), machine.native_region(Geometry::new(1, 8, 256).unwrap()));
+    let link = Endpoint::<Odd, Callback, CPUS>::new(Odd::new(machine.kernel(0)));
+    link.identify(id(0), Incarnation::FIRST);
+    link.attach_instance(&kernel.native_config(id(0), Incarnation::FIRST), Some(region)).unwrap();
+    link.send(id(0), TYPE, &[1]).unwrap();
+    link.platform().times_alone()
+}
+
+#[test]
+fn only_a_kernel_of_one_cpu_takes_lines_without_a_locked_instruction() {
+    assert_eq!((times_alone::<1>(), times_alone::<2>()), (1, 0));
 }

@@ -31,6 +31,8 @@ pub struct Odd {
     given: Mutex<Option<Vec<(InstanceId, PhysCpuId)>>>,
     /// How often `peer_has_cpu` was called.
     asked: AtomicU64,
+    /// How often `compare_exchange_alone` was called.
+    alone: AtomicU64,
 }
 
 /// No number of a CPU.
@@ -49,6 +51,7 @@ impl Odd {
             ring_fails: AtomicBool::new(false),
             given: Mutex::default(),
             asked: AtomicU64::new(0),
+            alone: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +91,11 @@ impl Odd {
     /// Returns how often `peer_has_cpu` was called.
     pub fn times_asked(&self) -> u64 {
         self.asked.load(Relaxed)
+    }
+
+    /// Returns how often `compare_exchange_alone` was called.
+    pub fn times_alone(&self) -> u64 {
+        self.alone.load(Relaxed)
     }
 
     /// Makes `check` fail, or work again.
@@ -135,6 +143,10 @@ unsafe impl ThisCpu for Odd {
             index if index != NOBODY && self.off.load(Relaxed) == 0 => usize::try_from(index).unwrap(),
             _ => self.inner.index(),
         }
+    }
+    fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
+        self.alone.fetch_add(1, Relaxed);
+        self.inner.compare_exchange_alone(word, current, new)
     }
 }
 
