@@ -411,8 +411,8 @@ struct MK_IPI_ALIGNED(128) mk_ipi {
  * Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `relax`, `region_added` and
  * `region_removed` may sleep. These operations are also called in interrupt context: `doorbell_check`, `doorbell_ring`,
  * `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore`, `peer_has_cpu`, `schedule` and `stop`; and `peer_event` if
- * `mk_ipi_tick` is called there. These are also called in NMI context: `doorbell_ring_nmi`, `peer_has_cpu`, `irq_save`,
- * `irq_restore`, `this_cpu_id` and `this_cpu_index`.
+ * `mk_ipi_tick`, `mk_ipi_want_space` or a call that sends is made there. These are also called in NMI context:
+ * `doorbell_ring_nmi`, `peer_has_cpu`, `irq_save`, `irq_restore`, `this_cpu_id` and `this_cpu_index`.
  */
 struct mk_ipi_ops {
     /**
@@ -514,7 +514,8 @@ struct mk_ipi_ops {
     /**
      * Called when something has happened to a peer. It is called from the deferred work, from a poller, from `mk_ipi_tick`,
      * `mk_ipi_follow`, `mk_ipi_destroy_instance`, `mk_ipi_destroy_stopped` and `mk_ipi_fini`, and from a `mk_ipi_start` or
-     * `mk_ipi_join` that fails. It may send, and must not wait. May be NULL.
+     * `mk_ipi_join` that fails. `MK_IPI_EVENT_ANSWERED` can also come from `mk_ipi_want_space` and from the calls that send.
+     * This operation may send, and must not wait. May be NULL.
      */
     void (*peer_event)(void *ctx, const struct mk_ipi_event *event);
     /**
@@ -736,8 +737,9 @@ int mk_ipi_create_instance(struct mk_ipi *mk,
  *
  * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned or too small, overlaps the region of
  * another instance, has no lane for this kernel, or does not have the numbers of lanes and lines and the longest message that
- * `config` gives; -EPROTO if the memory is not a native region that this library can use; -EEXIST if the id is in the table;
- * -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
+ * `config` gives; -EINVAL also if the numbers in the stamp of a native region contradict each other; -EPROTO if the memory is
+ * not a native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
+ * `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_create_instance`.
@@ -1019,14 +1021,16 @@ int mk_ipi_send_to_cpu(struct mk_ipi *mk,
                        uint64_t *number);
 
 /**
- * Rings an instance without sending a message, even if it has not requested a doorbell.
+ * Rings an instance without sending a message, even if it has not requested a doorbell. An instance that is not live is not
+ * rung: the result is then also 0.
  *
  * Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; or the error of the doorbell. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_ring(struct mk_ipi *mk, int to);
+int mk_ipi_ring(struct mk_ipi *mk,
+                int to);
 
 /**
  * Handles a doorbell: schedules the deferred work. On RFC v2 it first copies the message in this CPU's slot, if any, into the

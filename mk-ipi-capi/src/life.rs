@@ -129,8 +129,9 @@ pub unsafe extern "C" fn mk_ipi_create_instance(
 ///
 /// Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned or too small, overlaps the region of
 /// another instance, has no lane for this kernel, or does not have the numbers of lanes and lines and the longest message that
-/// `config` gives; -EPROTO if the memory is not a native region that this library can use; -EEXIST if the id is in the table;
-/// -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
+/// `config` gives; -EINVAL also if the numbers in the stamp of a native region contradict each other; -EPROTO if the memory is
+/// not a native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
+/// `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
 ///
 /// # Safety
 ///

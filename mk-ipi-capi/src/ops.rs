@@ -33,8 +33,8 @@ pub const MK_IPI_OPS_VERSION: u32 = 3;
 /// Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `relax`, `region_added` and
 /// `region_removed` may sleep. These operations are also called in interrupt context: `doorbell_check`, `doorbell_ring`,
 /// `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore`, `peer_has_cpu`, `schedule` and `stop`; and `peer_event` if
-/// `mk_ipi_tick` is called there. These are also called in NMI context: `doorbell_ring_nmi`, `peer_has_cpu`, `irq_save`,
-/// `irq_restore`, `this_cpu_id` and `this_cpu_index`.
+/// `mk_ipi_tick`, `mk_ipi_want_space` or a call that sends is made there. These are also called in NMI context:
+/// `doorbell_ring_nmi`, `peer_has_cpu`, `irq_save`, `irq_restore`, `this_cpu_id` and `this_cpu_index`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mk_ipi_ops {
@@ -103,7 +103,8 @@ pub struct mk_ipi_ops {
     pub region_removed: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
     /// Called when something has happened to a peer. It is called from the deferred work, from a poller, from `mk_ipi_tick`,
     /// `mk_ipi_follow`, `mk_ipi_destroy_instance`, `mk_ipi_destroy_stopped` and `mk_ipi_fini`, and from a `mk_ipi_start` or
-    /// `mk_ipi_join` that fails. It may send, and must not wait. May be NULL.
+    /// `mk_ipi_join` that fails. `MK_IPI_EVENT_ANSWERED` can also come from `mk_ipi_want_space` and from the calls that send.
+    /// This operation may send, and must not wait. May be NULL.
     pub peer_event: Option<unsafe extern "C" fn(ctx: *mut c_void, event: *const mk_ipi_event)>,
     /// Returns whether the CPU belongs to the peer now, according to the directory: 1 or 0; a negative number if this kernel does
     /// not know. If the result is negative, or this operation is NULL, the library reads the directory that it keeps

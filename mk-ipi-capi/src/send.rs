@@ -306,7 +306,8 @@ pub unsafe extern "C" fn mk_ipi_flush(mk: *mut mk_ipi, to: c_int) -> c_int {
     unsafe { with_peer(mk, to, |end, to| end.flush(to).map(|()| 0)) }
 }
 
-/// Rings an instance without sending a message, even if it has not requested a doorbell.
+/// Rings an instance without sending a message, even if it has not requested a doorbell. An instance that is not live is not
+/// rung: the result is then also 0.
 ///
 /// Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; or the error of the doorbell. Context: any but NMI.
 ///
