@@ -363,6 +363,8 @@ fn a_directory_without_a_generation_is_read_each_time() {
 #[test]
 fn a_dead_instance_is_not_suspect_and_its_goodbye_is_reported() {
     let world = World::joined(&[&[0], &[10]]);
+    // Only a kernel whose heartbeat has changed once can become suspect.
+    world.tick(1);
     world.tick(0);
     world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
     world.follow(0).0.unwrap();
@@ -549,4 +551,13 @@ fn after_follow_no_cpu_rings_by_the_former_entry_under_any_seed() {
         others += u64::from(rung() != before);
     }
     assert!(others > 10, "CPU 1 rang by the former entry under {others} seeds only");
+}
+
+#[test]
+fn a_doorbell_that_moved_to_a_listed_cpu_needs_no_newer_directory() {
+    let world = World::joined(&[&[0], &[10, 11]]);
+    world.links[1].move_doorbell(PhysCpuId(11), BELL).unwrap();
+    world.settle();
+    world.send(0, 1, 1).unwrap();
+    assert!(!world.tick(0).contains(&(id(1), PeerEvent::ReadDirectory)));
 }
