@@ -42,7 +42,7 @@ impl<W: Word> LaneEnd<'_, W> {
         // If the positions are wrong, the lane continues at `lines()`. It must not continue at 0: at position 0 the receiver
         // assumes that no life was ever in force here.
         lane.go_to(if sane { next } else { self.lines() });
-        if open && handed > credit {
+        if restarted && open && handed > credit {
             self.doubt(handed);
         }
         if discard && open {

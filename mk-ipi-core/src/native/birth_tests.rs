@@ -173,6 +173,17 @@ fn only_another_incarnation_discards_and_counts_as_a_restart() {
             assert_eq!(link.received(), [b"y"]);
         }
     }
+    // A life that attaches again has delivered what it handed out: only another incarnation is in doubt.
+    for (before, restarted) in LIVES {
+        let arena = Arena::new(SMALL);
+        let mut link = used(&arena, 2);
+        link.send(b"x").unwrap();
+        arena.set_control(control::HANDED, 3);
+        arena.receiver(receiver::LIFE).store(before, Ordering::Relaxed);
+        link.restart(2, false);
+        assert_eq!(arena.control(control::DOUBTS), u64::from(restarted), "{before:#x}");
+        assert_eq!(arena.control(control::CREDIT), 3, "{before:#x}");
+    }
     // In a lane in which nobody ever spoke there is nothing to restart.
     let arena = Arena::new(SMALL);
     let own = OwnRegion::map(&arena, arena.range()).unwrap();
