@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that only the native link has.
 
-use crate::args::{call, code, place};
-use crate::instance::{at, mk_ipi};
-use crate::send::with_peer;
+use crate::args::{call, code, id_of, place};
+use crate::instance::{at, mk_ipi, Instance};
 use crate::types::mk_ipi_lane_stats;
 use core::ffi::{c_int, c_uint};
 use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
@@ -72,15 +71,15 @@ pub unsafe extern "C" fn mk_ipi_discard_unread(mk: *mut mk_ipi) -> c_int {
 /// As `mk_ipi_identify`. `number` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_handled(mk: *mut mk_ipi, to: c_int, number: *mut u64) -> c_int {
-    let Ok(place) = place(number) else { return Errno::EINVAL.to_c() };
-    let read = |end: &crate::instance::End, to| {
-        let handled = end.handled(to)?;
+    let read = |mk: &Instance| {
+        let place = place(number)?;
+        let handled = mk.end.handled(id_of(to)?).map_err(|e| mk.because(e))?;
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { place.write(handled) };
         Ok(0)
     };
     // SAFETY: the caller.
-    unsafe { with_peer(mk, to, read) }
+    code(call(unsafe { at(mk) }, read))
 }
 
 /// Tells the life `incarnation` of an instance to stop at once. Only the host, instance 0, can do this: the instance ignores it
@@ -94,9 +93,13 @@ pub unsafe extern "C" fn mk_ipi_handled(mk: *mut mk_ipi, to: c_int, number: *mut
 /// As `mk_ipi_identify`.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int, incarnation: u32) -> c_int {
-    let Some(incarnation) = Incarnation::new(incarnation) else { return Errno::EINVAL.to_c() };
+    let stop = |mk: &Instance| {
+        let incarnation = Incarnation::new(incarnation).ok_or(Errno::EINVAL)?;
+        mk.end.stop(id_of(to)?, incarnation).map_err(|e| mk.because(e))?;
+        Ok(0)
+    };
     // SAFETY: the caller.
-    unsafe { with_peer(mk, to, |end, to| end.stop(to, incarnation).map(|()| 0)) }
+    code(call(unsafe { at(mk) }, stop))
 }
 
 /// Sets the CPU and the vector of this kernel's doorbell, instead of those in the directory. Peers ring it from the moment when
@@ -149,9 +152,9 @@ pub unsafe extern "C" fn mk_ipi_get_lane_stats(
     to: c_int,
     stats: *mut mk_ipi_lane_stats,
 ) -> c_int {
-    let Ok(place) = place(stats) else { return Errno::EINVAL.to_c() };
-    let read = |end: &crate::instance::End, to| {
-        let s = end.lane_stats(to)?;
+    let read = |mk: &Instance| {
+        let place = place(stats)?;
+        let s = mk.end.lane_stats(id_of(to)?).map_err(|e| mk.because(e))?;
         let last_breach = s.last_breach.map_or(0, |breach| breach as u64);
         let read = mk_ipi_lane_stats {
             number: s.number,
@@ -167,5 +170,5 @@ pub unsafe extern "C" fn mk_ipi_get_lane_stats(
         Ok(0)
     };
     // SAFETY: the caller.
-    unsafe { with_peer(mk, to, read) }
+    code(call(unsafe { at(mk) }, read))
 }

@@ -243,6 +243,9 @@ static void reasons(void)
 		a.index = 0;
 		CHECK(says(a.mk, -MK_IPI_EINVAL, "the message is longer than the link allows"));
 	}
+	/* A call that refuses its arguments does not leave the reason of an older failure. */
+	GIVES(mk_ipi_handled(a.mk, 2, NULL), -MK_IPI_EINVAL);
+	CHECK(says(a.mk, -MK_IPI_EINVAL, "invalid argument"));
 	config = config_of(2, &b.cpu, MK_IPI_NATIVE, 0);
 	GIVES(mk_ipi_create_instance(a.mk, &config, NULL), -MK_IPI_EEXIST);
 	CHECK(says(a.mk, -MK_IPI_EEXIST, "the instance is in the table already"));
