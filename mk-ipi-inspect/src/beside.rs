@@ -48,7 +48,7 @@ pub(crate) fn unnamed(region: &Region, directories: &[Directory], notes: &mut No
     }
 }
 
-/// The life of the sender that has the region mapped, and the generation that it has followed, as ATTACHED says.
+/// The contents of ATTACHED: the life of the sender that has the region mapped, and the generation that this life has followed.
 fn attached(lane: &Lane) -> Option<Attached> {
     let incarnation = lane.header.attached.and_then(Incarnation::new)?;
     Some(Attached { incarnation, generation: lane.header.followed })

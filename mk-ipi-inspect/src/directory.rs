@@ -10,7 +10,7 @@ use mk_ipi_abi::directory::{
 use mk_ipi_abi::InstanceId;
 use serde::Serialize;
 
-/// Number of words of the header. An entry without its list of CPUs has the same number.
+/// Number of words of the header. An entry without its list of CPUs has the same number of words.
 const WORDS: usize = 8;
 /// How often an entry is read again while the host changes it (SPEC D-4).
 const TRIES: usize = 64;
@@ -228,7 +228,7 @@ fn bad_entry(mut notes: Notes<'_>, error: EntryError) {
     );
 }
 
-/// Adds findings about what one entry of the directory, which has `len` bytes at `at`, must not contain (SPEC D-9).
+/// Adds findings if an entry contains what SPEC D-9 forbids. The directory is at address `at`, and has `len` bytes.
 fn contradictions(instance: &Instance, at: u64, len: u64, notes: &mut Notes<'_>) {
     if instance.region.is_some_and(|region| overlap(region, (at, len))) {
         notes.broken(

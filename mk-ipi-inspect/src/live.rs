@@ -11,8 +11,8 @@ const MEMORY: &str = "memory";
 /// The file in the module's folder that lists, among other things, the address of the directory.
 const STATISTICS: &str = "statistics";
 
-/// Opens the memory at `path`. For `base` see [`Memory::open`]. If `path` is a folder, it must be that of the module. Then this
-/// function also returns the address of the directory, if the module's list has it, and does not use `base`.
+/// Opens the memory at `path`. For `base` see [`Memory::open`]. If `path` is a folder, it must be that of the module. Then `base`
+/// is not used. The address of the directory is returned too, if the module's list has it.
 pub fn open(path: &Path, base: Option<u64>) -> Result<(Memory, Option<u64>), OpenError> {
     if !path.is_dir() {
         return Ok((Memory::open(path, base)?, None));

@@ -23,8 +23,8 @@ struct Cli {
     /// The memory: a raw dump (QEMU's `pmemsave`), an ELF vmcore (`dump-guest-memory`, kdump), the file that processes share as
     /// kernels, /dev/mem, or the folder of mk-ipi's Linux module in debugfs
     memory: PathBuf,
-    /// The file is a raw dump, even if it begins like an ELF file, and its first byte has the physical address ADDRESS. Without
-    /// this option the first byte of a raw dump has the address 0
+    /// Read the file as a raw dump, even if it begins like an ELF file. ADDRESS is the physical address of its first byte.
+    /// Without this option, the first byte of a raw dump has the address 0
     #[arg(long, value_parser = number, value_name = "ADDRESS")]
     base: Option<u64>,
     /// Explain the region at this physical address, or the directory at this address and the regions that it names. Without this

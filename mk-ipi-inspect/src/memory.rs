@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Physical memory of a machine, from a file: a raw dump, an ELF vmcore, or a device in which an offset is a physical address.
+//! Physical memory of a machine, from a file. The file is a raw dump, an ELF vmcore, or a device or a file of debugfs in which an
+//! offset is a physical address.
 
 use object::elf::{FileHeader64, ET_CORE, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -116,7 +117,7 @@ pub struct Memory {
 impl Memory {
     /// Opens the file at `path`. With a `base`, the file is read as a raw dump whose first byte has the address `base`. Without a
     /// `base`, the file is read as an ELF vmcore if it begins like one, and otherwise as a raw dump whose first byte has the
-    /// address 0. In a device, and in a file of debugfs, an offset is an address.
+    /// address 0. In a device, and in a file of debugfs, an offset is always an address: there `base` has no effect.
     ///
     /// # Errors
     ///

@@ -85,7 +85,7 @@ fn life(lane: &Lane, notes: &mut Notes<'_>) {
         ),
         State::Nonsense => notes.broken(
             format!("HELLO is {hello:#x}, which is not a valid hello"),
-            "The receiver puts the lane into quarantine when it looks at the lane. If the receiver's life began just now, or if it has disowned the sender already, it only takes no messages until there is another HELLO (SPEC N-11, N-14).",
+            "The receiver puts the lane into quarantine when it looks at the lane. There is no quarantine if the receiver's life has just begun, or if the receiver has already disowned the sender. Then the receiver takes no messages until there is another HELLO (SPEC N-11, N-14).",
         ),
         State::WaitsForReceiver | State::WaitsForSender if lane.control.breach != 0 => notes.note(
             format!("the lane is still in quarantine: {}", breach_text(lane.control.breach)),

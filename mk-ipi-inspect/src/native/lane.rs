@@ -17,13 +17,14 @@ pub(super) struct Snapshot {
     control: Vec<u64>,
     /// The header and the lines.
     words: Vec<u64>,
-    /// True if the control line changed each time while the lane was copied.
+    /// True if one of the words from CREDIT to BREACH changed each time while the lane was copied.
     torn: bool,
 }
 
 impl Snapshot {
-    /// Copies the lane. The receiver's positions are read before and after the lines. If they are the same, the lines from CREDIT
-    /// on belong together, because a sender writes a published line again only after CREDIT has grown.
+    /// Copies the lane. The receiver's words from CREDIT to BREACH are read before and after the lines. If these words are the
+    /// same both times, the lines from CREDIT on belong together: a sender writes a published line again only after CREDIT has
+    /// grown.
     pub fn take(memory: &Memory, at: u64, geometry: Geometry, number: u32) -> Result<Self, ReadError> {
         let control_at = 8 * (receiver::CONTROL as u64 + u64::from(number) * receiver::CONTROL_WORDS as u64);
         let lane_at = geometry.lane_at(number).unwrap_or(0);
@@ -101,7 +102,7 @@ pub enum State {
     Silent,
     /// The sender can send, and the receiver takes the messages.
     Open,
-    /// The sender can send. The receiver has not answered its hello, which is a First, yet.
+    /// The sender can send. Its hello is a First, and the receiver has not answered it yet.
     NeverAnswered,
     /// The sender waits for the receiver's answer. The sender's sends are `Unanswered`.
     WaitsForReceiver,

@@ -34,8 +34,8 @@ pub struct Lines {
     pub messages: Vec<Message>,
     /// Number of messages that are not in `unread`, because a line before them is not published.
     pub behind_gap: u64,
-    /// Set if a correct sender does not write what is at position `end`: the lane goes into quarantine when the receiver comes to
-    /// this position. The value is the reason, a [`Breach`](mk_ipi_abi::native::Breach).
+    /// Set if no correct sender writes what is at position `end`. The lane goes into quarantine when the receiver comes to this
+    /// position. The value is the reason, a [`Breach`](mk_ipi_abi::native::Breach).
     pub breach_to_come: Option<u64>,
     /// The position after the last message that was found.
     pub end: u64,

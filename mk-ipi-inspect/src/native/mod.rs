@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A native region (SPEC chapter N). Each module uses only those that come before it in this list: `lines`, `lane`, `judge`, this
-//! one.
+//! one. The only exception: `judge` uses the type [`Receiver`] of this module.
 
 mod judge;
 mod lane;
