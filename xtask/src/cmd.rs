@@ -144,8 +144,7 @@ fn passed_in(line: &str) -> u64 {
     before.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// Returns the number of executions if the line is the one of libFuzzer's final statistics that has it, and 0 for any other
-/// line.
+/// Returns the number of executions if the line has it (one line of libFuzzer's final statistics), and 0 for any other line.
 fn executed_in(line: &str) -> u64 {
     let figure = line.strip_prefix("stat::number_of_executed_units:");
     figure.and_then(|n| n.trim().parse().ok()).unwrap_or(0)

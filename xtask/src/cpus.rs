@@ -53,7 +53,7 @@ impl Report {
             )),
             None => problems.push("the host did not report how often it moved a CPU".into()),
         }
-        // One more than the number of moves, because a kernel was given the CPU before the first move.
+        // The sum must be one more than the number of moves, because a kernel was given the CPU before the first move.
         let had: u32 = self.spare.values().map(|s| s.had).sum();
         if had != order.moves.saturating_add(1) {
             let times = order.moves;
@@ -81,7 +81,7 @@ impl Report {
     /// Returns the problems with the CPUs that the directory lists, and with the moves of a CPU.
     pub fn cpu_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = if order.moves == 0 { Vec::new() } else { self.move_problems(order) };
-        // A kernel in C does not report this.
+        // The host and the kernel in C do not report which CPUs the directory lists.
         let asked = |id: u32| (1..order.kernels).contains(&id);
         for k in self.kernels.values().filter(|k| asked(k.id) && k.lang == "rust") {
             let expected = order.host_cpus;

@@ -193,8 +193,8 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Builds the kernels, and finds an emulator. With `x2apic` it looks for one that emulates x2APIC mode, but another one is
-    /// accepted if there is none.
+    /// Builds the kernels, and finds an emulator. With `x2apic` it looks for an emulator with x2APIC mode. If there is none, it
+    /// accepts an emulator without x2APIC mode.
     pub fn build(
         places: &'a Places,
         provision: &'a Provision,
@@ -214,7 +214,7 @@ impl<'a> Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Builds `host`, and replaces the kernel that the machine boots by it. Our own host is kept as it is.
+    /// Builds `host`, and makes it the kernel that the machine boots. If `host` is our own host, nothing changes.
     pub fn with_host(mut self, provision: &Provision, host: Host) -> Result<Self> {
         let needs = host.needs();
         provision.announce(&needs)?;

@@ -62,7 +62,7 @@ pub fn inspect(places: &Places, provision: &Provision, args: &InspectArgs) -> Re
     compare(places, &dumps, args.kernels.count(), args.generation)?;
     let mut cmd = inspector(places, &dumps.elf);
     cmd.arg("--messages").arg("1");
-    // Its exit status is not used. It tells whether the inspector found something broken, which `compare` has checked before.
+    // The exit status is not used. It only says whether the inspector found something broken. `compare` has already checked this.
     println!("{}", String::from_utf8_lossy(&cmd.output()?.stdout));
     println!("vmcore: {}", dumps.elf.display());
     println!("raw dump of the memory from {:#x} on: {}", dumps.from, dumps.raw.display());

@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(30);
 pub struct Job<'a> {
     /// The machine's architecture.
     pub arch: Arch,
-    /// The kernel that boots the machine.
+    /// The kernel that the machine boots.
     pub host: Host,
     /// `demo` or `conformance`.
     pub run: &'a str,
@@ -136,8 +136,8 @@ impl Job<'_> {
         }
     }
 
-    /// The time limit of a run, even if it makes progress. It is much longer than a run needs, so that a run on a slow computer
-    /// does not fail.
+    /// The time limit of a run. A run that reaches it is stopped even if it makes progress. The limit is much longer than a run
+    /// needs, so that a run on a slow computer does not fail.
     fn hard_bound(&self) -> Duration {
         let n = u64::from(self.kernels());
         let messages = self.messages.saturating_mul(n * (n - 1));

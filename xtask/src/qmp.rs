@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A client of QEMU's monitor, which speaks QEMU's machine protocol (QMP). A command is one line of JSON, and its answer is too.
+//! A client of QEMU's monitor, which speaks QEMU's machine protocol (QMP). Each command and each answer is one line of JSON.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

@@ -93,7 +93,7 @@ pub struct Progress {
     pub kernel: u32,
     /// Number of messages that the kernel has received so far.
     pub done: u64,
-    /// Number of messages that it will receive at least.
+    /// The smallest number of messages that it will receive in total.
     pub total: u64,
 }
 
@@ -169,7 +169,7 @@ pub struct Drains {
     /// The largest number of calls in a row that took nothing from a lane, although messages waited in it. The lane of the kernel
     /// that is killed does not count.
     pub longest: u64,
-    /// How large `longest` may be: one call has turns for only a part of the lanes.
+    /// The largest allowed value of `longest`. It is not 0, because one call can take messages from only some of the lanes.
     pub allowed: u64,
 }
 
@@ -466,7 +466,8 @@ impl Report {
         (0..order.kernels).filter(|id| order.kills == 0 || *id != VICTIM).filter_map(problem).collect()
     }
 
-    /// Returns a problem if the kernel was not killed and restarted as often as ordered, each time while the others streamed.
+    /// Returns a problem if the kernel was not killed and restarted as often as ordered, each time while the others streamed. It
+    /// is also a problem if the host received no message of other kernels while this kernel was dead.
     fn kill_problem(&self, order: &Order) -> Option<String> {
         let lives = self.kernels.get(&VICTIM).map_or(0, |k| k.life);
         match self.killed {
@@ -524,7 +525,7 @@ fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
     if s.sent < order.messages || (s.sent != order.messages && !goes_on) {
         problems.push(format!("sent {} of {}", s.sent, order.messages));
     }
-    // While a kernel is dead, ARMED can stay 1 in its lanes. Then each message to it causes a doorbell.
+    // While a kernel is dead, ARMED can stay 1 in its region. Then each message to it causes a doorbell.
     let streams = order.generation == Generation::Native && !goes_on && s.sent >= STREAM;
     if streams && s.doorbells > s.sent / 10 {
         problems.push(format!("{} doorbells for {} messages are more than one for ten", s.doorbells, s.sent));
@@ -547,14 +548,15 @@ fn received_problems(r: &Received, order: &Order) -> Vec<String> {
     problems
 }
 
-/// Returns a problem if more messages are in doubt than the sender and the receiver died together.
+/// Returns a problem if the number of messages in doubt is larger than the number of deaths of the sender and the receiver.
 fn doubt_problem(s: &Sent, order: &Order) -> Option<String> {
     let deaths = if s.from == VICTIM || s.to == VICTIM { order.kills.into() } else { 0 };
     let Sent { from, to, in_doubt, .. } = *s;
     (in_doubt > deaths).then(|| format!("{} {from}->{to}: {in_doubt} in doubt after {deaths} deaths", s.mode))
 }
 
-/// Returns a problem if a message that was sent was neither received, nor lost, nor in doubt.
+/// Returns a problem if a message that was sent was neither received, nor lost, nor in doubt. It is also a problem if more
+/// messages were received or lost than were sent.
 fn sum_problem(s: &Sent, r: &Received) -> Option<String> {
     let missing = s.sent.checked_sub(r.received + r.lost);
     let Received { received, lost, .. } = r;

@@ -18,14 +18,14 @@ use crate::summary::Totals;
 const MESSAGES: u64 = 200_000;
 /// How often kernel 1 is killed, in every second boot.
 const KILLS: u32 = 50;
-/// Messages that each kernel sends to each other kernel, in a boot in which kernel 1 is killed. It can be more, because the
-/// streams run on until the last kill.
+/// The smallest number of messages that each kernel sends to each other kernel, in a boot in which kernel 1 is killed. The
+/// streams run on until the last kill, so there can be more messages.
 const MESSAGES_WITH_KILLS: u64 = 20_000;
 
 /// The options of `cargo xtask soak`.
 #[derive(Args, Clone, Debug)]
 pub struct SoakArgs {
-    /// The time in minutes after which no more boot is begun
+    /// After this number of minutes no new boot begins
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
     /// How many kernels, at least 3 because one is killed; or a list such as `rust,rust,rust`

@@ -153,7 +153,7 @@ impl Summary {
         for l in self.listed.iter().filter(|l| l.host_cpus > 1) {
             let Listed { kernel, host_cpus, room } = l;
             notes.push(format!(
-                "kernel {kernel} found {host_cpus} CPUs of the host in the directory; itself it can have {room}"
+                "kernel {kernel} found {host_cpus} CPUs of the host in the directory; it can have {room} CPUs itself"
             ));
         }
         for m in &self.moved {

@@ -11,7 +11,7 @@ use crate::record::Record;
 pub struct Watch {
     /// If the machine, or a kernel in `working`, makes no progress for this time, the machine is hung.
     quiet: Duration,
-    /// The end of `hard`.
+    /// The moment at which the time limit `hard` is reached.
     end: Instant,
     /// The time limit of the run.
     hard: Duration,

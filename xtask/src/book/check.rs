@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks the book: every page is in the table of contents; every link, anchor, included file, and test that a page names,
-//! exists; listings are not too long; and every picture was made from the present text of its drawing.
+//! Checks the book. Every page must be in the table of contents. Every link, anchor, included file and test that a page
+//! names must exist. Listings must not be too long. Every picture must be made from the present text of its drawing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -93,7 +93,7 @@ fn code(root: &Path) -> Result<String> {
     Ok(files.filter_map(|name| fs::read_to_string(root.join(name)).ok()).collect())
 }
 
-/// Returns those names in `named` that look like the name of a test, although `code` declares no such function.
+/// Returns those names in `named` that look like the name of a test, if `code` does not declare a function with this name.
 fn names_nothing<'a>(named: &'a [String], code: &'a str) -> impl Iterator<Item = &'a str> {
     let is_name = |text: &&str| {
         text.matches('_').count() >= TEST_NAME && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The drawings of the book. A picture is made from a text file: by `svgbob` if it is a drawing, by `anstyle_svg` if it is the
-//! output of a command. Each picture contains a checksum of its text file. So the check finds a picture that is out of date
-//! without `svgbob`.
+//! output of a command. Each picture contains a checksum of its text file. The check compares only these checksums, so it does
+//! not need `svgbob` to find a picture that is out of date.
 
 use std::ffi::OsStr;
 use std::fs;

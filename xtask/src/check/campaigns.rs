@@ -92,7 +92,7 @@ pub struct ScenariosArgs {
     /// How many schedules to try
     #[arg(long, default_value_t = 50)]
     seeds: u64,
-    /// Where a kernel can be stopped a second time, try only every Nth of these places. 1 tries all
+    /// In the runs with two stops, try only every Nth store as the place of a stop. 1 tries all stores
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     stride: u64,
 }

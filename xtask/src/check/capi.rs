@@ -234,8 +234,8 @@ fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
     Ok(Some(format!("peer.py: {said}")))
 }
 
-/// Links all functions of each library that the header declares. All of these must exist. Only the symbols that the header allows
-/// can be undefined, and there must be no panic path.
+/// From each library, links all functions that the header declares. All of these must exist. Only the symbols that the header
+/// allows can be undefined, and there must be no panic path.
 fn symbols(context: &Context, out: &Path) -> Result<String> {
     let header = fs::read_to_string(out.join("include/mk_ipi.h"))?;
     let functions = capi::declared(&header);
@@ -276,8 +276,8 @@ fn limits(context: &Context, out: &Path) -> Result<String> {
         .collect::<Vec<_>>();
     let said: Vec<_> = said.iter().map(String::as_str).collect();
     let usual = places.root.join(capi::PACKAGE).join("include");
-    // The header has the limits of the library; the default header, with these limits as macros; the default header, without
-    // them.
+    // Three headers are tried: a header with the limits of the library; the default header, with these limits as macros; and the
+    // default header without these macros. With the last one, the library must refuse the program.
     for (name, include, flags) in [
         ("own", folder.join("include"), &["-DONE_CPU"][..]),
         ("said", usual.clone(), &said[..]),

@@ -63,8 +63,8 @@ pub fn in_image(places: &Places) -> Result<Found> {
     Ok(Found { doorbells, entries })
 }
 
-/// Returns the number of interrupt entries in an ELF file. It is an error if one does not begin with `endbr64`, or if there is
-/// none.
+/// Returns the number of interrupt entries in an ELF file. It is an error if an entry does not begin with `endbr64`, or if there
+/// is no entry.
 fn marked(elf: &[u8]) -> Result<usize> {
     let file = object::File::parse(elf)?;
     let mut found = 0;
@@ -90,7 +90,7 @@ fn begins_with_endbr64(code: &[u8]) -> bool {
     Decoder::new(64, code, DecoderOptions::NONE).decode().mnemonic() == Mnemonic::Endbr64
 }
 
-/// Returns the number of doorbells in an ELF file. It is an error if one has no fence, or if there is none.
+/// Returns the number of doorbells in an ELF file. It is an error if a doorbell has no fence, or if there is no doorbell.
 fn fenced(arch: Arch, elf: &[u8]) -> Result<usize> {
     let file = object::File::parse(elf)?;
     let text = file.section_by_name(".text").context("the program has no section .text")?;
@@ -111,12 +111,12 @@ fn fenced(arch: Arch, elf: &[u8]) -> Result<usize> {
     Ok(found)
 }
 
-/// Returns the number of WRMSR to the ICR in x86-64 code at `address`. It is an error if one has no fence.
+/// Returns the number of WRMSR to the ICR in x86-64 code at `address`. It is an error if one of them has no fence.
 fn writes(code: &[u8], address: u64) -> Result<usize> {
     let all: Vec<Instruction> =
         Decoder::with_ip(64, code, address, DecoderOptions::NONE).into_iter().collect();
     let targets: BTreeSet<u64> = all.iter().map(Instruction::near_branch_target).collect();
-    // `straight` has the instructions just before the present one that the CPU must have executed before it.
+    // `straight` has the instructions directly before the present one. A CPU that comes to the present one has executed them.
     let (mut found, mut straight) = (0, Vec::new());
     for instruction in all {
         // If a jump leads to this instruction, the CPU may not have executed the instructions before it.
@@ -151,7 +151,7 @@ fn msr(before: &[Instruction], at: u64) -> Result<u32> {
     }
 }
 
-/// Returns whether these instructions contain MFENCE, directly after it LFENCE, and after these no access to memory.
+/// Returns whether these instructions contain an MFENCE with an LFENCE directly after it, and no access to memory after that.
 fn is_fenced(before: &[Instruction]) -> bool {
     let Some(at) = before.iter().rposition(|i| i.mnemonic() == Mnemonic::Mfence) else { return false };
     let (fence, rest) = before[at..].split_at(before[at..].len().min(2));

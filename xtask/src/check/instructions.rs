@@ -18,8 +18,8 @@ use crate::image;
 pub const FOLDER: &str = "tests/instructions";
 /// The file with the recorded counts.
 const RECORDED: &str = "counts.toml";
-/// How often the program repeats an operation. Some work is done only once in so many operations; this number is a multiple of
-/// these periods.
+/// How often the program repeats an operation. Some work is not done in each operation, but once in every N operations. This
+/// number is a multiple of each such N.
 const TIMES: u64 = 1024;
 /// A count can be higher than the recorded one by at most this, because the code around the operation can change.
 const TOLERANCE: f64 = 2.0;
@@ -37,8 +37,8 @@ struct Recorded {
     instructions: BTreeMap<String, f64>,
 }
 
-/// Runs the step. It is an error if a count is above its limit; or if it is above the recorded count, by more than [`TOLERANCE`],
-/// and the compiler is the same. Returns notes with the counts.
+/// Runs the step. It is an error if a count is above its limit. If the compiler is the recorded one, it is also an error if a
+/// count is more than [`TOLERANCE`] above the recorded count. Returns notes with the counts.
 pub fn run(context: &Context) -> Result<Notes> {
     let folder = context.places.root.join(FOLDER);
     let file = folder.join(RECORDED);

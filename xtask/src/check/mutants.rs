@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask mutants`: cargo-mutants changes each function of the crates that every kernel links, and some test must fail.
+//! `cargo xtask mutants`: cargo-mutants changes each function of mk-ipi-abi and mk-ipi-core. For each change at least one test
+//! must fail.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ use crate::provision::{self, Need, Provision};
 
 /// The crates that are changed.
 const CRATES: [&str; 2] = ["mk-ipi-abi", "mk-ipi-core"];
-/// Which tests are tried on a change, first the fastest. A change that no test of a round notices is tried in the next one.
+/// The rounds of tests, the fastest first. If no test of a round notices a change, the change is tried in the next round.
 const ROUNDS: [Round; 3] = [
     Round { packages: "mk-ipi-abi", targets: &["--lib", "--tests"], seconds: "60" },
     Round {
@@ -25,29 +26,30 @@ const ROUNDS: [Round; 3] = [
     },
     Round { packages: "mk-ipi-mock", targets: &["--test=conformance", "--test=services"], seconds: "180" },
 ];
-/// The first round of mk-ipi-core: the tests of mk-ipi-abi do not link it.
+/// The round with which a change of mk-ipi-core begins. Round 0 is left out, because the tests of mk-ipi-abi do not link
+/// mk-ipi-core.
 const FIRST_OF_CORE: usize = 1;
-/// Files that no kernel contains: tests, and the words of the loom models.
+/// Files that no kernel contains, so they are not changed: tests, and code that only loom models use.
 const TESTS: [&str; 5] =
     ["**/*tests.rs", "**/loom_tests/**", "**/litmus.rs", "**/sync/weak.rs", "**/sync/line.rs"];
-/// Functions of tests that are in a file with other code.
+/// Functions whose path contains this text are not changed: they are tests in a file that also has other code.
 const TEST_FUNCTIONS: &str = "tests::";
 /// Changes that no test can notice, each with the reason.
 const EXPLAINED: &str = "tests/mutants.toml";
 
-/// What `mutants` takes.
+/// The options of `cargo xtask mutants`.
 #[derive(Args, Clone, Debug)]
 pub struct MutantsArgs {
-    /// Only one part of the changes: `0/4` is the first of four
+    /// Try only one part of the changes: `0/4` is the first of four parts
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
-    /// Only this crate
+    /// Change only this crate
     #[arg(long = "crate", value_name = "NAME", value_parser = CRATES)]
     name: Option<String>,
     /// How many changes are tried at the same time
     #[arg(long, default_value_t = 1)]
     jobs: u32,
-    /// Install what is missing without asking
+    /// Install missing tools without asking
     #[arg(long)]
     pub yes: bool,
 }
@@ -63,11 +65,11 @@ struct Explained {
 #[serde(deny_unknown_fields)]
 struct Survivor {
     why: String,
-    /// The name that cargo-mutants gives the change, without line and column.
+    /// The names that cargo-mutants gives the changes, without line and column.
     mutants: Vec<String>,
 }
 
-/// `cargo xtask mutants`: fails if no test notices a change, and the change is not explained.
+/// The command `cargo xtask mutants`. It is an error if there is a change that no test notices and that is not explained.
 pub fn mutants(places: &Places, provision: &Provision, args: &MutantsArgs) -> Result<()> {
     let needs = [Need::CargoTool("cargo-mutants")];
     provision.announce(&needs)?;
@@ -114,7 +116,7 @@ struct Round {
     packages: &'static str,
     /// The arguments of cargo that choose the tests. Without them each change would build all tests of the packages.
     targets: &'static [&'static str],
-    /// Tests that take longer count as hung, and have then noticed the change.
+    /// The time limit in seconds. If the tests take longer, they count as hung. Then the change counts as noticed.
     seconds: &'static str,
 }
 
@@ -124,7 +126,8 @@ struct Tried {
     missed: Vec<String>,
 }
 
-/// Tries the rounds one after the other, each on the changes that no earlier round noticed and that are not explained.
+/// Tries the rounds one after the other. From the second round on, only those changes are tried that no earlier round noticed and
+/// that are not explained.
 fn campaign(
     places: &Places,
     name: &str,
@@ -149,7 +152,8 @@ fn campaign(
     Ok(found)
 }
 
-/// Tries these changes of the crate, or all of the shard if there are none, with the tests of this round.
+/// Tries changes of the crate with the tests of this round. If `changes` is empty, all changes of the shard are tried, otherwise
+/// only these.
 fn try_changes(
     places: &Places,
     name: &str,
@@ -172,7 +176,8 @@ fn try_changes(
         let escaped: Vec<String> = changes.iter().map(|change| escaped(change)).collect();
         cmd.arg("--re").arg(format!("^({})$", escaped.join("|")));
     }
-    // Cargo-mutants would measure without a change only the tests of the crate itself, so the times are given.
+    // Without these options, cargo-mutants measures how long the tests of the crate itself take without a change, and computes
+    // the time limit from that. But other tests are run here, so the time limit is given.
     cmd.args(["--baseline", "skip", "--timeout", round.seconds, "--test-package", round.packages]);
     cmd.args(round.targets.iter().map(|target| format!("--cargo-arg={target}")));
     eprintln!("$ {}", cmd::shown(&cmd));
@@ -200,7 +205,7 @@ fn escaped(text: &str) -> String {
     text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
-/// `src/a.rs:3:7: replace + with -` without its line and column, which change with every edit.
+/// Returns the name of a change, such as `src/a.rs:3:7: replace + with -`, without line and column, which change with every edit.
 fn without_place(mutant: &str) -> String {
     let Some((place, what)) = mutant.split_once(": ") else { return mutant.to_owned() };
     let file = place.split(':').next().unwrap_or(place);

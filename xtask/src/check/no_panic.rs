@@ -21,8 +21,8 @@ pub const FOLDER: &str = "tests/no-panic";
 /// other one keeps.
 const PROFILES: [&str; 2] = ["release", "small"];
 
-/// Runs the step. Also checks that the program names every public function, and that a panic is found which is put into the
-/// program on purpose (the feature `planted-panic`).
+/// Runs the step. Also checks that the program names every public function. With the feature `planted-panic` the program has a
+/// panic on purpose, and the step checks that this panic is found.
 pub fn run(context: &Context) -> Result<Notes> {
     let root = &context.places.root;
     ensure!(root.join(FOLDER).join("Cargo.toml").is_file(), "there is no {FOLDER}");

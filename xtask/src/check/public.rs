@@ -15,8 +15,8 @@ use crate::cmd::{KERNEL_CRATES, SPAWN_FOLDER};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Function {
     file: String,
-    /// The type, if this is a function of a type without `self`. Several types have such a function with the same name, such as
-    /// `new`. So the program must name the type too.
+    /// The type to which the function belongs, if it has no parameter `self`. Several types have such a function with the same
+    /// name, such as `new`. So the program must name the type too.
     owner: Option<String>,
     name: String,
 }
@@ -74,7 +74,8 @@ fn is_named(function: &Function, words: &[String]) -> bool {
     })
 }
 
-/// Adds each token of a program to `words`. Groups become flat: each bracket is a word too.
+/// Adds each token of a program to `words`. A group becomes the word `(`, the tokens in it, and the word `)`, whatever its
+/// brackets are.
 fn flatten(tokens: TokenStream, words: &mut Vec<String>) {
     for token in tokens {
         match token {

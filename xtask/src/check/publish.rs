@@ -93,7 +93,7 @@ pub fn minimal_versions(context: &Context) -> Result<Notes> {
         cmd.env("CARGO_TARGET_DIR", folder.join("target"));
         cmd
     };
-    // Only a nightly cargo can select the oldest versions. For the bare-metal targets the oldest compiler is used.
+    // Only a nightly cargo can select the oldest versions. For the bare-metal targets the oldest supported compiler is used.
     cmd::run(&mut cargo(&[&nightly, "update", "-Zdirect-minimal-versions"]))?;
     let msrv = format!("+{}", provision::MSRV);
     for arch in Arch::ALL {

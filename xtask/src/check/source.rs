@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The steps `spdx` and `readme`: check the licence line of each source file; and the links, commands and names of tests in each
-//! page.
+//! The steps `spdx` and `readme`. `spdx` checks the licence line of each source file. `readme` checks the links, commands and
+//! names of tests in each page.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub fn spdx(context: &Context) -> Result<Notes> {
     ensure!(!sources.is_empty(), "git lists no source file");
     let mut bad = Vec::new();
     for name in &sources {
-        // Git still lists a file that was deleted if the deletion was not committed.
+        // If a file was deleted, git lists it until the deletion is staged.
         let Ok(text) = fs::read_to_string(context.places.root.join(name)) else { continue };
         if !has_spdx(&text) {
             bad.push(name.as_str());

@@ -425,8 +425,8 @@ fn elsewhere(context: &Context, arch: Arch) -> Result<Notes> {
     Ok(notes)
 }
 
-/// Runs the conformance suite and the demo with a host that others wrote, in each mode. The demo is run on both links, with
-/// kills, and with a host that changes a byte of a message on purpose, which the demo must notice.
+/// Runs the conformance suite and the demo with a host that others wrote, in each mode. The demo is run on both links, and on the
+/// native link also with kills. In one more demo the host changes a byte of a message on purpose. The demo must notice this.
 fn guest_qemu(context: &Context, host: Host) -> Result<Notes> {
     let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
     let mut notes = Notes::new();
@@ -477,8 +477,8 @@ fn demo_qemu(context: &Context) -> Result<Notes> {
     Ok(notes)
 }
 
-/// Runs a demo in which a CPU is moved between running kernels. It must pass. Then runs a demo in which kernel 1 also leaves its
-/// doorbell at that CPU after it has given the CPU up. It must report stray doorbells.
+/// Runs a demo in which a CPU is moved between running kernels. This demo must pass. Then runs a second demo, in which kernel 1
+/// also leaves its doorbell at that CPU after it has given the CPU up. The second demo must report stray doorbells.
 fn moves(context: &Context) -> Result<Notes> {
     let kernels = Kernels::rust(KERNELS as usize);
     let stage =

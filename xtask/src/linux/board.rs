@@ -10,7 +10,7 @@ use crate::record::Mode;
 
 /// The address of the memory that is reserved for other kernels. The images of the bare-metal kernels are linked there.
 const SPAWNED: u64 = 0x1000_0000;
-/// Memory below 1 MiB that is reserved for spawned Linuxes, with 64 KiB for each: its size and its address.
+/// The size and the address of the memory below 1 MiB that is reserved for spawned Linuxes. Each of them gets 64 KiB of it.
 const LOW: &str = "256K$0x40000";
 
 /// The parameters of the machine.

@@ -165,8 +165,8 @@ impl Job<'_> {
         cmd
     }
 
-    /// The time limit of a run, even if it makes progress. It is much longer than a run needs, so that a run on a slow computer
-    /// does not fail.
+    /// The time limit of a run. A run that reaches it is stopped even if it makes progress. The limit is much longer than a run
+    /// needs, so that a run on a slow computer does not fail.
     fn hard_bound(&self) -> Duration {
         let pairs = |generation| u64::from(self.kernels_of(generation) * (self.kernels_of(generation) - 1));
         let pairs: u64 = self.generations.iter().map(|generation| pairs(*generation)).sum();

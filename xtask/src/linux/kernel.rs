@@ -113,7 +113,7 @@ impl Wanted {
         }
     }
 
-    /// The C compiler to use. If clang is needed and no version of it is installed that is new enough, this is `clang`.
+    /// The C compiler to use. If clang is needed, but no clang that is new enough is installed, this is `clang`.
     fn cc(&self) -> &'static str {
         if self.debug {
             provision::clang().unwrap_or("clang")
@@ -162,8 +162,8 @@ impl Place {
     }
 }
 
-/// It is an error if `folder` is not a source tree of Linux, or if Linux was configured or built in it. From such a tree the
-/// output of a build cannot go to another folder.
+/// It is an error if `folder` is not a source tree of Linux, or if Linux was configured or built in it. A build from such a tree
+/// cannot write its output to another folder.
 pub fn check_tree(folder: &Path) -> Result<()> {
     let shown = folder.display();
     ensure!(
@@ -173,7 +173,7 @@ pub fn check_tree(folder: &Path) -> Result<()> {
     let built = [".config", "include/config", "arch/x86/include/generated"];
     if let Some(trace) = built.iter().find(|trace| folder.join(trace).exists()) {
         bail!(
-            "in {shown} a Linux was configured or built ({trace} exists). From such a tree the output of a build cannot go to \
+            "in {shown} a Linux was configured or built ({trace} exists). A build from such a tree cannot write its output to \
              another folder. Run `make mrproper` in the tree, which also deletes its .config"
         );
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::provision;
 
-/// Environment variables that would change the build of Linux. Some of them are set by cargo, rustup or make if they run xtask.
+/// Environment variables that would change the build of Linux. If cargo, rustup or make runs xtask, it sets some of them.
 const NOT_ITS: [&str; 12] = [
     "LD_LIBRARY_PATH",
     "RUSTFLAGS",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask linux`: boots a Linux with our module, the host. It starts bare-metal kernels and another Linux on the same
-//! emulated machine.
+//! `cargo xtask linux`: boots a Linux with our module. This Linux is the host: it starts bare-metal kernels and another Linux on
+//! the same emulated machine.
 
 mod board;
 mod boot;
@@ -88,7 +88,8 @@ pub struct LinuxArgs {
     /// Instead of the scenario, test only the consoles, and the devices by which programs talk
     #[arg(long, conflicts_with_all = ["shell", "export", "trace_devices", "fuzz_start"])]
     pub programs: bool,
-    /// Instead of the scenario, give a shell in Linux on this terminal, in the first mode. The spawned Linux has a shell too
+    /// Instead of the scenario, open a shell in Linux on this terminal. The machine is booted once, in the first of the modes.
+    /// The spawned Linux has a shell too
     #[arg(long, conflicts_with_all = ["json", "export"])]
     pub shell: bool,
     /// Number of CPUs of the machine. Two of them are given to bare-metal kernels, and two more to a spawned Linux. With more
@@ -327,8 +328,8 @@ pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result
 }
 
 /// The step `linux` of `cargo xtask test`. First it runs the scenario with the default options, but with this number of cycles,
-/// and with one life. In x2APIC mode the spawned Linux ends itself in only two ways: one orderly and one sudden. Then it traces
-/// the device accesses of a spawned Linux. Returns notes.
+/// and it kills the spawned Linux in mid-stream only once. In x2APIC mode the spawned Linux ends itself in only two ways: one
+/// orderly and one sudden. Then it traces the device accesses of a spawned Linux. Returns notes.
 pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<String>> {
     let Defaults { args } = Defaults::try_parse_from(["linux"])?;
     let trace = LinuxArgs { mode: Modes::Xapic, trace_devices: true, ..args.clone() };

@@ -21,7 +21,7 @@ pub const EVENTS: [&str; 2] = ["memory_region_ops_read", "memory_region_ops_writ
 pub const MARKS: u64 = 0x220;
 /// The byte that marks the start of the spawned Linux.
 const BEGIN: u64 = b'b' as u64;
-/// The byte that marks its end.
+/// The byte that marks the end of the spawned Linux.
 const END: u64 = b'e' as u64;
 
 /// The ports of the spawned Linux's UART.
@@ -44,8 +44,8 @@ const CLOCK: u64 = 100;
 const PCI_INDEX: u64 = 0xcf8;
 /// The data ports of the PCI configuration space.
 const PCI_DATA: std::ops::Range<u64> = 0xcfc..0xd00;
-/// The address of the first register of PCI device 2. Linux reads its vendor before it handles `pci=off`, to find the graphics of
-/// an old Intel processor.
+/// The address of the first register of PCI device 2, which has the vendor. Linux reads this register before it handles
+/// `pci=off`: it looks for the graphics of an old Intel processor.
 const GRAPHICS: u64 = 0x8000_1000;
 /// How often Linux writes this address to [`PCI_INDEX`]: once to read the vendor, and once more if the vendor is Intel.
 const LOOKS: u64 = 2;
@@ -180,8 +180,8 @@ impl Touched {
             (0x70, true) => state.cmos = access.value & 0x7f,
             (0x71, false) => {}
             (0x71, true) if state.cmos == SHUTDOWN && self.cpus.len() > 1 => {}
-            // Linux sets these if it finds no IO-APIC, because it then initializes the 8259s. A host in x2APIC mode does not use
-            // the 8259s.
+            // If Linux finds no IO-APIC, it initializes the 8259s, and so it writes to these ports. This is allowed if the host
+            // is in x2APIC mode, because then the host does not use the 8259s.
             (addr, _) if ELCR.contains(&addr) && self.mode == Mode::X2apic => {}
             (PCI_INDEX, true) if access.value == GRAPHICS => state.pci = GRAPHICS,
             (addr, false) if PCI_DATA.contains(&addr) && state.pci == GRAPHICS => {}
@@ -241,8 +241,8 @@ impl Touched {
 }
 
 /// Returns why the spawned Linux must not send this interrupt, or `None` if it is allowed. It must not send an interrupt to all
-/// CPUs. To a CPU of another kernel it must not send an interrupt that the CPU cannot ignore. `command` is the low half of the
-/// ICR, and `to` is the destination.
+/// CPUs. It must not send an interrupt that cannot be ignored to a CPU of another kernel. `command` is the low half of the ICR,
+/// and `to` is the destination.
 fn interrupt(command: u64, to: u64, own: &[u32]) -> Option<&'static str> {
     const TO_ITSELF: u64 = 1;
     let (kind, shorthand) = (command >> 8 & 7, command >> 18 & 3);

@@ -106,8 +106,8 @@ impl List {
         Ok(found)
     }
 
-    /// Returns a problem for each clause and call without a row, each name that SPEC.md or `[calls]` does not have, and each row
-    /// that is neither complete nor has `cannot`.
+    /// Returns a problem for each clause and call without a row, and for each name that SPEC.md or `[calls]` does not have. A row
+    /// must have a suite, a test and breaks, or only `cannot`. Also returns a problem for each row that does not.
     fn gaps(&self, spec: &str) -> Vec<String> {
         let mut found = Vec::new();
         let (clauses, listed) =

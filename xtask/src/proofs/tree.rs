@@ -25,7 +25,7 @@ pub enum End {
     TimedOut,
     /// The code does not compile, so the test could not run. This is the first error of the compiler.
     NotCompiled(String),
-    /// Not one test ran, but this number.
+    /// The number of tests that ran is not one, but this number.
     Ran(usize),
 }
 
@@ -47,7 +47,7 @@ impl Tree {
         let listed = cmd::output(git.current_dir(&places.root).args(["ls-files", "-z"]))?;
         for name in listed.split('\0').filter(|name| !name.is_empty()) {
             let (from, to) = (places.root.join(name), root.join(name));
-            // Git still lists a file that was deleted if the deletion was not committed.
+            // If a file was deleted, git lists it until the deletion is staged.
             if from.exists() {
                 fs::create_dir_all(to.parent().context("a file is not in a folder")?)?;
                 fs::copy(&from, &to).with_context(|| name.to_owned())?;

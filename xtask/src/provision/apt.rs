@@ -57,7 +57,7 @@ impl Release {
         base == self.codename || ["stable", "oldstable", "testing", "unstable", "sid"].contains(&base)
     }
 
-    /// Returns the suites that are used of a package source with `suites`.
+    /// Returns the suites to use, for a package source that has `suites`.
     fn suites(&self, suites: &[&str], wanted: &Suites) -> Vec<String> {
         if let Suites::Only(suite) = wanted {
             let ours = suites.contains(&self.codename.as_str());

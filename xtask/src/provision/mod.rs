@@ -123,7 +123,7 @@ impl Provision {
     }
 
     /// Installs those of `needs` that are missing. It is an error if one of them cannot be installed, or if the user has not
-    /// allowed it. An exception is a QEMU that is not good enough, because it can still run a part of the work.
+    /// allowed it. But it is no error if there is a QEMU that is not good enough, because it can still run a part of the work.
     pub fn ensure(&self, needs: &[Need]) -> Result<()> {
         for need in needs {
             let plans = plan(need)?;

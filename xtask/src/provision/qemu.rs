@@ -130,7 +130,7 @@ fn library_path(root: &Path) -> OsString {
     std::env::join_paths(dirs).unwrap_or_default()
 }
 
-/// Adds `dir` and those of its subfolders to `found` that contain a shared library.
+/// Searches `dir` and its subfolders for shared libraries. Adds each folder that contains one to `found`.
 fn library_dirs(dir: &Path, found: &mut Vec<PathBuf>) {
     let entries: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
     let is_library = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().contains(".so"));

@@ -174,7 +174,7 @@ fn is_static(program: &Path) -> bool {
     x86 && !file.elf_program_headers().iter().any(|h| h.p_type(file.endian()) == elf::PT_INTERP)
 }
 
-/// The plan to download such a busybox, if there is none.
+/// The plan to download a busybox that is linked statically, if there is none.
 pub(super) fn plan_busybox() -> Result<Option<Plan>> {
     if busybox().is_some() {
         return Ok(None);

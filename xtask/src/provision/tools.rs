@@ -49,7 +49,7 @@ pub fn bindgen() -> Option<PathBuf> {
     })
 }
 
-/// The plan to install such a bindgen; `None` if one is installed.
+/// The plan to install a bindgen; `None` if one that is new enough is installed.
 pub(super) fn plan_bindgen() -> Result<Option<Plan>> {
     if bindgen().is_some() {
         return Ok(None);

@@ -19,7 +19,8 @@ pub enum What {
     Memory,
     /// Any other instruction after which the CPU continues with the next one.
     Other,
-    /// A jump, a call, a return or an exception. The CPU can execute the instruction after it without the one before it.
+    /// A jump, a call, a return or an exception. If the CPU executes the instruction after it, it may not have executed the
+    /// instructions before it.
     Jump {
         /// The address of the target, if it is in the instruction.
         target: Option<u64>,
