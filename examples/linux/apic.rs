@@ -17,9 +17,9 @@ pub type Apic = LocalApic<DriverIo>;
 
 /// Opens the APIC of this machine in the mode that Linux has set (xAPIC or x2APIC), which is the same on all CPUs.
 ///
-/// The result knows the machine's boot CPU, on whichever CPU this runs: it is CPU 0, because Linux gives number 0 to the
-/// CPU on which it started. A Linux that was started after a crash (kdump) can have started on another CPU. Such a Linux
-/// never brings up the machine's boot CPU, so it cannot give that CPU away.
+/// The result knows the machine's boot CPU, on whichever CPU this function runs. The boot CPU is CPU 0, because Linux gives
+/// number 0 to the CPU on which it started. A Linux that was started after a crash (kdump) can have started on another CPU.
+/// Such a Linux never brings up the machine's boot CPU, so it cannot give that CPU away.
 pub fn open() -> Result<Apic, ModeError> {
     // SAFETY: ring 0. Without the APIC's page, `Hardware` is used only for MSRs, CPUID and fences, which need no page.
     let apic = LocalApic::new(DriverIo(unsafe { Hardware::new(None) }))?;

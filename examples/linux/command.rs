@@ -29,8 +29,8 @@ use mk_ipi_core::abi::boot_param::parse_size;
 use mk_ipi_core::abi::{InstanceId, MessageType};
 use mk_ipi_x86::Microseconds;
 
-/// How many seconds `stop` waits for the kernel's goodbye, if the command does not name a time. A Linux first ends its
-/// programs.
+/// How many seconds `stop` waits for the kernel's goodbye, if the command does not name a time. In this time a Linux must
+/// end its programs, and say goodbye.
 const STOP_SECONDS: u32 = 10;
 /// The longest time that the command `stop` accepts, in seconds.
 const MAX_STOP_SECONDS: u32 = 600;

@@ -49,8 +49,8 @@ pub fn cpu_starts(cpu: u32) {
     }
 }
 
-/// Does one run, with interrupts off. Returns whether more is to be done. If it is, and `last` is true, queues the work item
-/// for it.
+/// Does one run, with interrupts off. Returns whether work is left. If work is left and `last` is true, queues the work item
+/// that does it.
 fn run(last: bool) -> bool {
     if stop::is_over() {
         return false;

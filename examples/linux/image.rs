@@ -19,9 +19,9 @@ pub struct Loaded {
     pub is_movable: bool,
 }
 
-/// Takes memory for the image in `file`, as memory of `id`, and copies the image to it. The image is put at the address for
-/// which it was linked. If it can be moved, it is put at the highest address where it fits. After an error, `id` has no
-/// memory for an image.
+/// Takes memory for the image in `file`, as memory of `id`, and copies the image to it. An image that can be moved is put at
+/// the highest address where it fits. Any other image is put at the address for which it was linked. After an error, `id`
+/// has no memory for an image.
 ///
 /// # Safety
 ///

@@ -17,7 +17,7 @@ use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{DestroyError, Followed, JoinError};
 
-/// How many milliseconds to read the directory again, if its host is writing it at the same time.
+/// How long this kernel tries again to read the directory while the host is writing it, in milliseconds.
 const CHANGING_MS: u32 = 1_000;
 
 /// This kernel's connection to the other kernels. Dropping this says goodbye to them.

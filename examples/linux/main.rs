@@ -107,7 +107,8 @@ enum Role {
     Joined(End, joined::Joined),
 }
 
-/// If another kernel is the host: the notifiers of this kernel's end. Dropping this unregisters them.
+/// If another kernel is the host: the notifiers that Linux calls when this kernel ends (spawned.c). Dropping this unregisters
+/// them.
 struct End(());
 
 impl End {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The memory that was set aside at boot, so that Linux does not use it, and the owner of each part of it.
 //!
-//! The directory, the pools and the start pages are taken from the end of the memory downwards. An image is put at the
-//! address for which it was linked. If it can be moved, it is put at the highest address where it fits. The memory that
-//! a kernel needs below 1 MiB is taken from a second piece, which the parameter `low=` names.
+//! The directory, the pools and the start pages are taken from the end of the memory downwards. An image that can be moved
+//! is put at the highest address where it fits. Any other image is put at the address for which it was linked. The memory
+//! that a kernel needs below 1 MiB is taken from a second piece, which the parameter `low=` names.
 
 use crate::failure::{check, refuse, Result, Text};
 use crate::ffi;
@@ -111,9 +111,9 @@ impl Memory {
     }
 }
 
-/// This module's claim on the memory that was set aside. Dropping this gives the memory up. `START+BYTES` is outside of
-/// Linux's RAM, so it is requested, and no other driver gets it; then this contains the range. Memory of `reserve_mem=` is
-/// not requested.
+/// This module's claim on the memory that was set aside. Dropping this gives the memory up. Memory that is named by
+/// `START+BYTES` is outside of Linux's RAM. It is requested in the resource tree, so that no other driver gets it, and this
+/// value contains its range. Memory of `reserve_mem=` is not requested, and this value is `None`.
 pub struct Claimed(Option<PhysRange>);
 
 /// Claims the memory that the module's parameters name: `memory=`, and `low=` below 1 MiB, if it is given. Without

@@ -20,7 +20,7 @@ pub const MAX_CPUS: usize = 512;
 /// context.
 const BUDGET: usize = 16;
 
-/// This kernel's endpoint, which has its ends of all links.
+/// This kernel's endpoint. It contains this kernel's end of each link.
 pub static ENDPOINT: Endpoint<Linux, Callback, MAX_CPUS, 32, BUDGET, MAX_INSTANCES> = Endpoint::new(Linux);
 
 /// This Linux, which implements the traits.
@@ -42,9 +42,9 @@ impl Linux {
         APIC.0.with_mut(|place| unsafe { *place = Some(apic) });
     }
 
-    /// The local APIC; `None` before `set_apic`.
+    /// The local APIC. `None` if `set_apic` was not called.
     pub fn apic(&self) -> Option<&'static Apic> {
-        // SAFETY: `set_apic` writes it once, before this is called.
+        // SAFETY: `set_apic` writes it once, and no other code runs this function at that time.
         APIC.0.with(|place| unsafe { (*place).as_ref() })
     }
 }

@@ -92,7 +92,7 @@ pub unsafe fn write_start_pages(id: InstanceId, pages: PhysRange, handed: &Hande
     let rsdp = acpi::write(tables, tables_at, handed.boot_cpu, handed.cpus.iter().copied())
         .map_err(|e| failure!(EINVAL, "the ACPI tables: {e}"))?;
     write_start_info(id, page, at, rsdp, handed).map_err(|e| failure!(EINVAL, "the start info: {e}"))?;
-    // The kernel can map a page of the tables uncached, so the data must be in memory.
+    // The kernel can map a page of the tables uncached. So the data must be written back from the caches to memory.
     // SAFETY: `bytes` is mapped, and has this length.
     unsafe { ffi::clflush_cache_range(bytes.as_mut_ptr().cast(), bytes.len() as u32) };
     Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The end of a Linux that another kernel started: because its host asks it to stop (SPEC N-15), or for another reason
-//! (spawned.c).
+//! The end of a Linux that another kernel started. It ends because its host asks it to stop (SPEC N-15), or for another
+//! reason (spawned.c).
 
 use crate::{ffi, role};
 use mk_ipi_core::sync::{AtomicBool, Ordering};

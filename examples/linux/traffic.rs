@@ -5,7 +5,7 @@
 //! messages to each other kernel, all at the same time. This is a stream. Then each pair of kernels does PINGS round trips
 //! in each direction, one pair after the other. The other kernels must run in serve mode
 //! (examples/bare-metal/src/order.rs). The write returns at the end of the run. After that, the file contains two lines
-//! of JSON for each direction, also if messages were lost.
+//! of JSON for each direction, or one line if the sender was killed. It contains them also if messages were lost.
 //!
 //! If a kernel is killed during the run, the run continues without it. If it is started again at once, and the links are
 //! native, its next life reports the messages that it received, and none may be lost.
@@ -122,7 +122,7 @@ extern "C" fn mk_ipi_rs_traffic(line: *const c_char, len: usize) -> c_int {
     }
 }
 
-/// Calls `f`, unless another call of `f` is in progress.
+/// Calls `f`, unless another call of `alone` is in progress.
 fn alone(f: impl FnOnce() -> Result) -> Result {
     if BUSY.swap(true, Ordering::Acquire) {
         return refuse!(EBUSY, "another run is in progress");

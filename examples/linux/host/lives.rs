@@ -43,8 +43,8 @@ impl fmt::Display for LinuxWords {
         // SAFETY: Linux writes this variable only at boot.
         let khz = unsafe { ffi::tsc_khz };
         write!(f, "tsc_early_khz={khz} tsc=reliable maxcpus={} ", self.cpus)?;
-        // `maxcpus=` must bring up the first CPUs, because only these belong to the kernel at its start. But a Linux that
-        // brings up CPUs in parallel does not take them in the order of their numbers.
+        // With `maxcpus=` the kernel must bring up its first CPUs, because only these belong to it at its start. But a Linux
+        // that brings up CPUs in parallel does not take them in the order of their numbers. So it must not do that.
         f.write_str("cpuhp.parallel=0 pci=off 8250.nr_uarts=0 ")?;
         f.write_str("no_ipi_broadcast=1 panic=0 apic_extnmi=none ")?;
         match Linux.apic().map(|apic| apic.mode()) {
@@ -234,7 +234,7 @@ pub fn stop(id: InstanceId, patience: Microseconds) -> Result<bool> {
 #[no_mangle]
 extern "C" fn mk_ipi_rs_end() {
     if role::is_joined() {
-        // The module handles the end of a kernel that a host started later, in spawned.c.
+        // A host has started this kernel. Such a kernel ends later, in a function of spawned.c.
         return;
     }
     HOST.with(|host| {

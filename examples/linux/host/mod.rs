@@ -233,8 +233,8 @@ impl Drop for Own {
 
 /// Removes instance `id` from the endpoint's table, and frees its region and its pool. Waits until no sender of this kernel
 /// uses the region; this is short, because senders use it with interrupts off. Also waits up to `DETACH_MS` until all
-/// other kernels have unmapped the region. Kernels for which `has_stopped` returns true do not count. If a kernel still
-/// has it mapped after that time, fails and returns the instance of this kernel.
+/// other kernels have unmapped the region. Kernels for which `has_stopped` returns true do not count. If another kernel
+/// still has the region mapped after that time, fails, and returns the instance of that kernel.
 fn destroy_region(
     id: InstanceId,
     has_stopped: impl Fn(InstanceId, Incarnation) -> bool,
@@ -339,7 +339,8 @@ impl Host {
     ) -> InstanceRecord {
         let native = self.generation == Generation::Native;
         let mut flags = if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE };
-        // In Linux an interrupt vector is valid for one CPU only. This also holds for a spawned Linux.
+        // In Linux an interrupt vector is valid for one CPU only. On the native link a spawned kernel can be a Linux, too.
+        // With slots (RFC v2) it cannot (joined.rs).
         flags.set(EntryFlags::ONE_DOORBELL, native || instance == InstanceId::HOST);
         InstanceRecord {
             instance,

@@ -2,7 +2,7 @@
 //! Channels, by which programs on two kernels exchange messages (SPEC chapter G). peer.c has the device files.
 //!
 //! A slot of the table is one channel to one peer. It exists while a file is bound to the channel, or a message of it is
-//! still to be sent. A reset is an event that a reader or writer must learn by `ECONNRESET`: the peer has begun a new
+//! still to be sent. A reset is an event of which a reader or writer is told by `ECONNRESET`: the peer has begun a new
 //! life, or the peer's reader has changed and messages were lost.
 
 use super::memory::Buffer;
@@ -33,7 +33,7 @@ const WRITABLE: u32 = 0x0004 | 0x0100;
 /// Result of `poll`: `POLLERR` and `POLLHUP`.
 const ENDED: u32 = 0x0008 | 0x0010;
 
-/// The message of a program that is being sent.
+/// A program's message that is being sent.
 struct Outgoing {
     bytes: Buffer,
     len: usize,
@@ -72,7 +72,7 @@ struct Slot {
     old: usize,
     /// The message that tells the peer that the reader has closed the channel, if it is still to be sent.
     closed: Option<Body<'static>>,
-    /// The number of resets that the reader must learn, and the number of resets that the writers must learn.
+    /// How many resets there were of which the reader is told, and how many of which the writers are told.
     resets: [u32; 2],
     /// True if `poll` found no room for a message.
     waits: bool,

@@ -221,7 +221,7 @@ fn peers() -> u32 {
     (0..MAX_INSTANCES as u8).map(InstanceId::new).filter(known).fold(0, |all, id| all | 1 << id.index())
 }
 
-/// Adds and removes devices, and sends all messages that are due and have room. Runs in process context.
+/// Adds and removes devices. Sends all messages that are due and for which there is room. Runs in process context.
 pub fn run() {
     DEVICES.with(|devices| {
         if !devices.is_on {
@@ -255,7 +255,8 @@ impl Handlers {
     /// Registers the handlers.
     pub fn register() -> Result<Self> {
         if role::is_joined() {
-            // The host sends its first message of a life only once, so the line must exist before the handler.
+            // In each life of this kernel, the host sends its first message only once. So the line must exist before the
+            // handler is registered.
             console::make(1);
         }
         let one = |ty: MessageType, call| {

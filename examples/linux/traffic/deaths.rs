@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernels that are killed during a run: how many messages of this kernel's stream they had handled (native link only).
+//! Finds out how many messages of this kernel's stream a kernel had handled when it was killed during a run (native link
+//! only).
 //!
-//! After a kernel was stopped, the link knows the number of the last message that it had handled. Later an event reports
-//! the message that it was handling when it was stopped: this message is in doubt. All later messages are unread, and the
-//! next life receives them. These are the numbers that the link gives to messages. This file converts them to positions
-//! in the stream.
+//! After a kernel was stopped, the link knows the number of the last message that the kernel had handled. Later an event
+//! reports the number of the message that the kernel was handling when it was stopped: this message is in doubt. All later
+//! messages are unread, and the next life receives them. Both numbers are numbers of the link. This file converts them to
+//! positions in the stream.
 
 use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
@@ -12,8 +13,8 @@ use mk_ipi_core::abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 
-/// For how many of the last messages of a stream the link's numbers are kept. These must be at least all unread messages. A
-/// lane has 512 lines, and a message of a stream takes three lines on average, so fewer than 256 messages are unread.
+/// For how many of the last messages of a stream the link's numbers are kept. The unread messages must be among them. A lane
+/// has 512 lines, and a message of a stream takes three lines on average, so fewer than 256 messages are unread.
 const RECENT: u64 = 256;
 
 /// This kernel's stream to one other kernel.
@@ -92,8 +93,8 @@ pub fn doubts(id: InstanceId) -> u64 {
     of(id).map_or(0, |stream| stream.doubts.load(Ordering::Relaxed))
 }
 
-/// Returns how many of the `sent` messages of the stream the stopped life of `id` had received, including the message in
-/// doubt; and whether a message of the stream is in doubt.
+/// Returns how many messages of the stream the stopped life of `id` had received, including the message in doubt. Also
+/// returns whether a message of the stream is in doubt. `sent` is the number of messages of the stream that were sent.
 pub fn taken(id: InstanceId, sent: u64) -> (u64, bool) {
     let Some(stream) = of(id) else { return (0, false) };
     let [handled, doubt] = [&stream.handled, &stream.doubt].map(|word| word.load(Ordering::Relaxed));

@@ -16,8 +16,8 @@ use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::sync::{spin_hint, AtomicU32, Ordering};
 use mk_ipi_x86::Microseconds;
 
-/// How many messages are sent to one kernel before it is the turn of the next kernel. On the native link the kernel gets
-/// at most one doorbell for them.
+/// How many messages are sent to one kernel before it is the turn of the next kernel. The kernel gets at most one doorbell
+/// for them. This is for the native link. With slots (RFC v2), one message is sent.
 const BURST: usize = 32;
 /// The sender sleeps after this many turns of all kernels in which nothing could be sent.
 const IDLE_SWEEPS: u32 = 100;
@@ -106,7 +106,7 @@ struct Peer {
     sent: u64,
     /// How often a message could not be sent, because there was no room.
     busy: u64,
-    /// How often this kernel had rung it before the run.
+    /// How often this kernel had rung the doorbell of that kernel before the run.
     rung_before: u64,
     /// True if this kernel waits for space in the lane.
     waits: bool,
@@ -134,8 +134,8 @@ impl Peer {
         }
     }
 
-    /// Sends up to `BURST` messages, as many as there is room for. Returns whether any message was sent. Sends nothing if
-    /// the kernel was stopped during the run.
+    /// Sends up to `BURST` messages, or one message into a slot, if there is room. Returns whether any message was sent.
+    /// Sends nothing if the kernel was stopped during the run.
     fn turn(&mut self, messages: u64) -> Result<bool> {
         if deaths::is_over(self.id) {
             return Ok(false);
@@ -240,7 +240,7 @@ impl Peers {
         self.all.iter().flatten().filter(|peer| !self.is_dead(peer.id))
     }
 
-    /// Marks each kernel as dead that does not run in the incarnation in which it began the run.
+    /// Marks a kernel as dead if it does not run any more in the incarnation in which it began the run.
     fn drop_dead(&mut self) {
         let dead = self.iter().filter(|peer| !peer.lives()).fold(0, |dead, peer| dead | 1 << peer.id.index());
         self.dead |= dead;
@@ -417,7 +417,7 @@ fn account_between(dead: &Peer, next: &Peer, other: InstanceId, peers: &Peers) -
         } else {
             one(peers, other, dead.id)?
         };
-        // The next life has not been told a run, so its run is 0.
+        // The next life was not told the number of a run, so its run is 0.
         let (Some(mut sent), Some(mut got)) = (theirs, ask(next, other, 0)?) else { return Ok(()) };
         let had = had_before(dead, other, &mut sent, &mut got);
         let moved = [sent.sent, had, got.received].into_iter().fold(0, u64::wrapping_add);
@@ -433,10 +433,10 @@ fn account_between(dead: &Peer, next: &Peer, other: InstanceId, peers: &Peers) -
     }
 }
 
-/// Returns how many messages of the stream from `other` the killed life of `dead` had received. `sent` is the report of
-/// `other`, and `got` the report of the next life. For the stream of this kernel, the link knows the number; messages that
-/// both lives received count as doubled. For the stream of another kernel, the number is the position of the first message
-/// that the next life received.
+/// Returns how many messages the killed life of `dead` had received from the stream of `other`. `sent` is the report of
+/// `other`, and `got` the report of the next life. For the stream of this kernel, the link knows this number. Messages that
+/// both lives received then count as doubled. For the stream of another kernel, the number is the position of the first
+/// message that the next life received. If the next life received none, it is the number of messages that were sent.
 fn had_before(dead: &Peer, other: InstanceId, sent: &mut Report, got: &mut Report) -> u64 {
     if other != InstanceId::HOST {
         return if got.received == 0 { sent.sent } else { got.first };

@@ -79,8 +79,8 @@ pub fn peer_restarts(id: InstanceId) {
     }
 }
 
-/// Finds the sender of a message. A lane has one sender. A slot does not say the sender, so `named` is used, which the payload
-/// contains.
+/// Finds the sender of a message. A lane has one sender. A slot does not say who the sender is. Then `named` is used, which
+/// is the sender's id in the payload.
 fn sender_of(message: &Message<'_>, named: u32) -> Option<(InstanceId, &'static From)> {
     let named = u8::try_from(named).ok().map(InstanceId::new);
     let id = message.sender().or(named)?;

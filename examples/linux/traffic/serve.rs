@@ -2,8 +2,8 @@
 //! Serve mode of a Linux that a host started: a thread does the orders of the host's traffic test
 //! (examples/bare-metal/src/order.rs), until the module is unloaded.
 //!
-//! Message handlers store orders and questions, with interrupts off. The thread does them, turn by turn. Within a turn it
-//! never waits for another kernel.
+//! Message handlers store orders and questions, with interrupts off. The thread carries out the orders and answers the
+//! questions, turn by turn. Within a turn it never waits for another kernel.
 
 use super::{drive, inbox, report};
 use crate::failure::{check, Result};
@@ -56,7 +56,7 @@ struct Peer {
     sent: u64,
     /// How often a message could not be sent, because there was no room.
     busy: u64,
-    /// How often this kernel had rung that kernel before the run.
+    /// How often this kernel had rung the doorbell of that kernel before the run.
     rung_before: u64,
     /// True if the thread waits for space in the lane.
     waits: bool,
@@ -146,8 +146,8 @@ impl Peer {
         self.sent < self.ordered
     }
 
-    /// Sends up to `BURST` messages of the stream, as many as there is room for. Returns whether any was sent, and the doorbell
-    /// could be rung.
+    /// Sends up to `BURST` messages of the stream, as many as there is room for. Returns true if any message was sent and the
+    /// doorbell could be rung.
     fn stream(&mut self, id: InstanceId) -> bool {
         if self.waits {
             self.waits = !inbox::from(id).is_some_and(|f| f.space.swap(false, Ordering::AcqRel));
