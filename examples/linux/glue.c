@@ -274,7 +274,7 @@ void mk_ipi_glue_queue_rest(void)
 	queue_work_on(raw_smp_processor_id(), mk_ipi_queue, this_cpu_ptr(&mk_ipi_rest));
 }
 
-/* Runs the tick on the CPU that receives the doorbell. With slots (RFC v2), a poll reads only the slot of its own CPU. */
+/* Queues the tick on the CPU that receives the doorbell. With slots (RFC v2), a poll reads only the slot of its own CPU. */
 void mk_ipi_glue_queue_tick(unsigned int ms)
 {
 	queue_delayed_work_on(0, mk_ipi_queue, &mk_ipi_tick, msecs_to_jiffies(ms));

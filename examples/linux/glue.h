@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The functions that the C and Rust parts of this module call of each other. ffi.rs declares the C functions for Rust. */
+/* The Rust functions that the C files call, and the C functions that Rust calls. ffi.rs declares the C functions for Rust. */
 #ifndef MK_IPI_GLUE_H
 #define MK_IPI_GLUE_H
 

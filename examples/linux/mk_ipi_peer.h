@@ -19,8 +19,8 @@
  *             read.
  * EPIPE       kernel N has ended. Messages that arrived before its end are read first.
  * ECONNRESET  kernel N has begun a new life; or (write only) the reader on kernel N has closed the channel. Messages that were
- *             sent and not read are lost. Each file gets this error once, and can then be used as after open. read returns the
- *             messages that arrived before this error first.
+ *             sent and not read are lost. Each file gets this error once, and can then be used as after open. Before read
+ *             returns this error, it returns the messages that have arrived from the former life.
  * EBUSY       bind: another file reads from that channel, or this file is bound already.
  * ENOSPC      bind: too many channels are open.
  * ENODEV      there is no kernel N.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The functions that net.c and net.rs call of each other. */
+/* The functions of net.rs that net.c calls, and the functions of net.c that net.rs calls. */
 #ifndef MK_IPI_NET_H
 #define MK_IPI_NET_H
 

@@ -26,7 +26,7 @@ struct opened {
 	unsigned int peer;
 	/* The index of the file's channel in the table of channel.rs. Below 0 if the file is not bound. */
 	int slot;
-	/* The numbers of resets that the program has already learnt, by read and by write. */
+	/* How many resets the program was told of, or need not be told of: by read, and by write. */
 	u32 seen[2];
 	/* A buffer for the message that is copied from or to the program. */
 	u8 message[MK_IPI_MAX_MESSAGE];

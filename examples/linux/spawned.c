@@ -21,7 +21,7 @@
 
 /*
  * Stops all CPUs of this kernel, and does not return. The host takes the CPUs back later. Interrupts are switched off first.
- * Otherwise a timer interrupt could make this CPU run another program, and that program could wake one on a stopped CPU.
+ * Otherwise a timer interrupt could make this CPU run another program, and that program could wake a task on a stopped CPU.
  */
 static void __noreturn stand_still(void)
 {
