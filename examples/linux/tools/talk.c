@@ -144,7 +144,7 @@ static int flood(int fd)
 	return errno != EAGAIN;
 }
 
-/* Sends and receives messages while the peer is killed and restarted. Prints each error once. */
+/* Sends and receives messages while the peer is killed and restarted. Prints each error that differs from the one before. */
 static int until(int fd)
 {
 	int last = 0;

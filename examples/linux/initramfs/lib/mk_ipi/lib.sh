@@ -168,7 +168,7 @@ under_way() {
 		awk -v total=$1 '{ is = $2 == total && $1 * 8 > total && $1 < total } END { exit !is }'
 }
 
-# stream_to MESSAGES ID...: begins a run in the background, and returns in the middle of it, or if it has ended before.
+# stream_to MESSAGES ID...: begins a run in the background. Returns when a part of the messages was sent, or the run has ended.
 stream_to() {
 	local tries=2400 total=$(($1 * ($# - 1) * 2)) messages=$1
 	shift

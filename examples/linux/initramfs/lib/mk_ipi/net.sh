@@ -18,7 +18,7 @@ network() {
 	step "network: ping kernel 1, frames of full length" pings 1 1472 5
 	step "network: ping kernel 3" pings 3 56 5
 	step "network: ping kernel 3, fragmented packets" pings 3 20000 5
-	# Not faster, because the socket of ping has room for only a few answers.
+	# The pings are not sent faster, because the socket of ping has room for only a few answers.
 	step "network: ping kernel 3 100 times, 20 each second" pings 3 56 100 -i 0.05
 	step "network: $bytes bytes to kernel 1" sent_to_1 $bytes
 	step "network: $bytes bytes to kernel 3" sent_to_3 $bytes

@@ -176,7 +176,7 @@ ends() {
 }
 
 # ended HOW WORD: sends the spawned Linux the word for which it waits, and checks that it ends. The state of the link must be
-# `gone` if it can say goodbye, and `suspect` if it cannot.
+# `gone` if it can say goodbye, and `suspect` if it cannot. After sysrq b, both states are accepted.
 ended() {
 	local tries=60
 	while [ $tries -gt 0 ] && is_up 3; do
