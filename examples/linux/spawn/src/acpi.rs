@@ -57,12 +57,12 @@ pub const fn len(cpus: usize) -> usize {
 ///
 /// The last of these pages contains only bytes with the value 0xff. The MADT says that this page has the registers of an
 /// IO-APIC. There is no such IO-APIC, but the MADT must list one: otherwise Linux writes to the ELCR ports 0x4d0 and
-/// 0x4d1, which belong to the host. When Linux reads only ones from the page, it does not use the IO-APIC. Linux maps the
+/// 0x4d1, which belong to the host. If all registers of an IO-APIC read as ones, Linux does not use it. Linux maps the
 /// page uncached. So the caller must write the page back from the CPU caches before the kernel starts.
 ///
 /// `boot_cpu` is the machine's boot CPU. The MADT lists it first. Linux assumes that the first CPU of the MADT is the boot
 /// CPU, and never sends an INIT to it. This is necessary, because an INIT to the machine's boot CPU resets the machine.
-/// After it the MADT lists `cpus` in their order. If the boot CPU is one of `cpus`, it is not listed a second time.
+/// After the boot CPU, the MADT lists `cpus` in their order. If the boot CPU is one of `cpus`, it is not listed a second time.
 ///
 /// # Errors
 ///

@@ -16,7 +16,7 @@ pub(super) const PHYS32_ENTRY: u64 = 18;
 /// `XEN_ELFNOTE_PHYS32_RELOC`: the image can be moved, within these limits.
 pub(super) const PHYS32_RELOC: u64 = 19;
 
-/// The alignment of the image, if neither the note nor a segment names one.
+/// The alignment of the image, if the note names none, and no segment is aligned to a page or more.
 const DEFAULT_ALIGN: u64 = 0x20_0000;
 /// The highest address of the last byte of the image, if the note does not name one.
 const DEFAULT_MAX: u32 = u32::MAX;
