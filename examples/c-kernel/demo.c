@@ -2,7 +2,7 @@
 /* The demo: a stream to each other kernel, and after it round trips with each (examples/bare-metal/src/demo.rs). */
 #include "kernel.h"
 
-/* The steps of the demo. Each ordered pair of kernels adds one from FIRST_PAIR on. */
+/* The steps of the demo. From FIRST_PAIR on, there is one step for each ordered pair of kernels. */
 enum { READY = 1, SENT = 2, RECEIVED = 3, FIRST_PAIR = 4, DONE = 1000 };
 
 /* A wait ends with an error if no kernel makes progress for this time. */

@@ -210,7 +210,10 @@ void payload_init(void);
 void payload_make(struct payload *payload, uint64_t sequence, uint32_t sender);
 /* Returns whether the payload is intact. If so, also returns its sequence number and sender. */
 int payload_check(const unsigned char *bytes, size_t size, uint64_t *sequence, uint32_t *sender);
-/* Returns whether kernel `sender` can have sent the message. In a lane only one kernel can; a slot does not tell the sender. */
+/*
+ * Returns whether kernel `sender` can have sent the message. A lane has only one sender. A slot does not say who the sender is,
+ * so it can be any kernel.
+ */
 int is_from(const struct mk_ipi_message *message, uint64_t sender);
 /* Returns whether the message is intact, and can be from the sender that its payload names. */
 int message_check(const struct mk_ipi_message *message, uint64_t *number, uint32_t *sender);
@@ -218,7 +221,7 @@ int message_check(const struct mk_ipi_message *message, uint64_t *number, uint32
 int is_full(int err);
 /* Counts an intact message of the stream. */
 void check_take(struct check *check, uint64_t number);
-/* Sets the life of the sender to which the next messages belong. If it is a new life, its sequence numbers begin at 0. */
+/* Sets the sender's life. The next messages belong to this life. If it is a new life, its sequence numbers begin at 0. */
 void check_began(struct check *check, uint32_t life);
 void trips_add(struct trips *trips, uint64_t cycles);
 uint64_t trips_at(const struct trips *trips, unsigned int percent);
@@ -233,7 +236,7 @@ void stream_turn(void);
 void stream_counts(unsigned int to, uint64_t *busy, uint64_t *doorbells);
 /* The number of messages to kernel `to` that are in doubt: it died, and may have handled them or not. */
 uint64_t stream_in_doubt(unsigned int to);
-/* Runs deferred work, and counts the streams that got no turn. */
+/* Runs deferred work. Counts for each stream how often in a row it had waiting messages, and none of them was taken. */
 void drain_watched(void);
 void drains_watch(int on);
 int drains_report(void);

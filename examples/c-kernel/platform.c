@@ -2,7 +2,7 @@
 /* The operations that the library calls (memory, doorbell, ...), and deferred work. */
 #include "kernel.h"
 
-/* boot.s maps memory below CACHED_END, and a second time, read-only, at addresses that are higher by READ_ONLY. */
+/* boot.s maps memory below CACHED_END twice. The second mapping is read-only, and its addresses are higher by READ_ONLY. */
 #define CACHED_END (3ull << 30)
 #define READ_ONLY (1ull << 39)
 /*
@@ -199,7 +199,7 @@ void platform_init(const struct start_info *info)
 
 /*
  * Runs deferred work while it is due, at most four times. The caller has turned interrupts off; they are on while the work runs.
- * Several runs in a row ring waiting senders less often than single ones.
+ * With several runs in a row, senders that wait for space get fewer doorbells than with single runs.
  */
 static void run_due(void)
 {

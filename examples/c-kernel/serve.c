@@ -27,7 +27,7 @@ struct peer {
 	uint64_t pinged_at;  /* time at which the unanswered ping was last sent; 0 if there is none */
 	struct trips trips;
 	uint64_t pong;	/* the number of a ping that must be answered, plus 1; 0 if there is none */
-	uint64_t asked; /* the instances about which this kernel asked for a report: one bit for each */
+	uint64_t asked; /* the instances about which the peer asked for a report: one bit for each */
 	int waiting;	/* whether its lane is full; an event reports when it has space */
 	int is_slot;	/* whether its layout is RFC v2 */
 	uint64_t busy, rung;		 /* how often its slot was occupied, and its doorbell was rung */
