@@ -37,7 +37,7 @@ static STATE: State = State {
     pools: Pools::new(),
 };
 
-/// What this kernel does. It says which endpoint gets the doorbells and the deferred work, and which code gets the events.
+/// What this kernel does. The role says which endpoint gets the doorbells and the deferred work, and which code gets the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The demo. A kernel has this role until [`State::play`] is called.
