@@ -187,7 +187,7 @@ impl Cpu {
         true
     }
 
-    /// Does one step. Returns false if this CPU must have no effect any more.
+    /// Does one step. Returns false if the later actions of this CPU must have no effect.
     fn step(&self, what: Step, at: Option<PhysAddr>) -> bool {
         if !self.alive() {
             return false;

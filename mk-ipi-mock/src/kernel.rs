@@ -111,8 +111,8 @@ impl KernelState {
     }
 
     /// Begins the next incarnation of the kernel: drops its handlers, its mappings and its directory, and clears its list of
-    /// regions, its counters of accesses and the faults that stop it. What a test has set or not fetched yet stays: events,
-    /// `stops`, private memory and refused maps.
+    /// regions, its counters of accesses and the faults that stop it. It keeps the settings of the test: private memory and
+    /// refused maps. It also keeps what the test can still fetch: events, unhandled messages, `stops` and `masked`.
     pub fn reset(&self) {
         self.forget_code();
         lock(&self.mappings).clear();

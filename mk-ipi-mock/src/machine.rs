@@ -155,7 +155,7 @@ impl Machine {
     ///
     /// # Panics
     ///
-    /// If the calling thread has not built the machine.
+    /// If the calling thread is not the thread that built the machine.
     pub fn run(&self, code: impl Fn(&Cpu) + Sync) -> Result<Report, Failure> {
         assert!(
             std::thread::current().id() == self.shared.builder,

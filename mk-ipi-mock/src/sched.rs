@@ -210,8 +210,8 @@ impl Shared {
         }
     }
 
-    /// Gives the turn to a ready CPU that the seed chooses, and waits until `me` has the turn again. If `yields`, the seed
-    /// chooses among the other CPUs only.
+    /// Gives the turn to a ready CPU that the seed chooses, and waits until `me` has the turn again. If `yields` is
+    /// true, the seed chooses among the other CPUs only.
     fn switch(&self, mut s: Guard<'_>, me: usize, yields: bool) {
         let ready = |s: &Sched, i: usize| s.status[i] == Status::Ready && !(yields && i == me);
         let count = (0..self.cpus.len()).filter(|&i| ready(&s, i)).count();
@@ -275,8 +275,9 @@ impl Shared {
         }
     }
 
-    /// Chooses the CPU that runs next, when one has gone to sleep or off. If no CPU can run, this moves the time forward to the
-    /// next late doorbell. If there is no late doorbell either, it ends the run.
+    /// Chooses the CPU that runs next. It is called when a run begins, and when a CPU begins to sleep or is off. If no CPU can
+    /// run, it moves the time forward to the next late doorbell. If there is no late doorbell either, it ends the run. If the
+    /// code of a CPU sleeps then, the run has failed.
     fn dispatch(&self, s: &mut Guard<'_>) {
         loop {
             let ready: Vec<_> = (0..self.cpus.len()).filter(|&i| s.status[i] == Status::Ready).collect();

@@ -21,8 +21,8 @@ const PEER: InstanceId = InstanceId::new(1);
 
 type Table = BTreeMap<String, u64>;
 
-/// Calls `f` on the first CPU of kernel 0. Returns how many accesses to shared memory and rings kernel 0 made with interrupts off
-/// meanwhile.
+/// Calls `f` on the first CPU of kernel 0. Returns how many accesses to shared memory kernel 0 made meanwhile with interrupts
+/// off. Rings count as accesses.
 fn masked(machine: &Machine, f: impl Fn() + Sync) -> u64 {
     let kernel = machine.kernel(0);
     let spent = Mutex::new(0);

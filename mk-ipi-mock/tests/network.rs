@@ -28,9 +28,9 @@ struct End {
     openings: u16,
     /// The frame whose parts are arriving.
     frame: Vec<u8>,
-    /// The frames that arrived completely, each with the key with which the port was open.
+    /// The frames that arrived completely, each with the key that the port had at that time.
     whole: Vec<(Key, Vec<u8>)>,
-    /// The number of parts that were refused, because they belong to another opening or to no frame.
+    /// The number of parts that were refused. Such a part belongs to another opening or to no frame, or the port was closed.
     stale: usize,
 }
 
@@ -114,8 +114,8 @@ fn frame(n: u32, key: Key) -> Vec<u8> {
 
 const FRAMES: u32 = 40;
 
-/// Kernel 0 sends frames. Meanwhile kernel 1 closes and opens its port `times` times. Checks that frames arrive in order and with
-/// their own bytes. Returns how many frames arrived, and how many parts were refused.
+/// Kernel 0 sends frames. Meanwhile kernel 1 closes and opens its port `times` times. Checks that frames arrive in order, with
+/// the bytes that were sent. Returns how many frames arrived, and how many parts were refused.
 fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).mode(mode).memory(512).build();
     let links: [_; 2] = machine.link_native(geometry);
@@ -186,7 +186,7 @@ fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
 #[test]
 fn frames_arrive_whole_and_in_order_under_every_seed() {
     for seed in 0..20 {
-        // One geometry has the longest messages. In the other one a frame is longer than the lane.
+        // The first geometry has the longest messages. In the second one a frame can be longer than the lane.
         for geometry in [Geometry::new(2, 128, 4096), Geometry::new(2, 16, 256)].map(Option::unwrap) {
             let (whole, stale) = frames(Mode::Stepped { seed }, geometry, 0);
             assert_eq!((whole, stale), (FRAMES as usize, 0), "seed {seed}");
@@ -215,7 +215,8 @@ fn a_hostile_end_costs_its_own_frames_only() {
         .run(|cpu| {
             if cpu.kernel() == 1 {
                 let head = FrameHead { key, number: 1, len: 5000, offload: Offload::default() };
-                // The first part of a frame whose other parts are never sent, a frame of another opening, and a correct frame.
+                // Kernel 1 sends the first part of a frame, but never its other parts. Then it sends a frame of another opening,
+                // and a correct frame.
                 send(
                     cpu,
                     &links[1],

@@ -218,13 +218,13 @@ struct Sending {
     outbox: Outbox,
     /// The message that is being sent.
     message: Vec<u8>,
-    /// How many bytes of it were sent.
+    /// How many bytes of `message` were sent.
     at: usize,
 }
 
 impl Sending {
     /// Sends as many parts as the reader has granted and the lane has space for. Then passes the messages that kernel 0 got to
-    /// the outbox. Returns the changes of the reader that it reports.
+    /// the outbox. Returns the changes of the reader that the outbox reports.
     fn play(&mut self, two: &Two) -> Vec<ReaderChange> {
         let mut room = [0; 256];
         while let Some((payload, behind)) = self.outbox.part(NUMBER, &self.message, self.at, &mut room) {

@@ -430,8 +430,8 @@ fn an_instance_that_is_added_by_an_older_entry_meanwhile_is_followed_again() {
         let second = world.kernel(k).cpus()[1];
         world.write(InstanceRecord { doorbell_cpu: second, ..world.record(k) }, &[10 * k as u64, second.0]);
     }
-    // `follow` reports the change of instance 2 after it has read the entry of instance 1. At this moment instance 1 is added by
-    // its older entry.
+    // `follow` reports the change of instance 2 after it has read the entry of instance 1. At this moment the callback
+    // attaches instance 1 as its older entry describes it.
     let followed = world.with_directory(0, |d| {
         link.follow(d, |who, _| {
             if who == id(2) {

@@ -65,7 +65,7 @@ impl Bench {
         self.machine.poke(PhysAddr(self.range.start().0 + 8 * (8 + n * ENTRY + word)), value);
     }
 
-    /// Lets `kernel` join by the directory, with a new endpoint. `shared` is the address that it has for its own region.
+    /// Makes a new endpoint for `kernel`, and joins with it. `shared` is the address of the kernel's own region.
     fn join(&self, kernel: &MockPlatform, shared: PhysAddr) -> (Arc<Link>, Result<usize, JoinError>) {
         let link = Arc::new(Link::new(kernel.clone()));
         let mapping = kernel.map(self.range, Access::ReadOnly).unwrap();
@@ -144,7 +144,7 @@ fn a_kernel_whose_region_is_in_no_live_entry_is_not_listed() {
 fn the_dead_and_the_senseless_are_left_out() {
     let bench = Bench::new(1);
     let (kernel, shared) = (bench.machine.kernel(1), bench.regions[1].start());
-    // Bad words for the state, vector, doorbell CPU and incarnation of entry 2.
+    // Words of entry 2: first the state Dead, and then a bad vector, a bad doorbell CPU and a bad incarnation.
     for (word, value) in [(2, 3 | (1 << 32)), (3, 1), (6, 99), (1, 2)] {
         let bench = Bench::new(1);
         let kernel = bench.machine.kernel(1);

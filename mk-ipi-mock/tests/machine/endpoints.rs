@@ -78,8 +78,9 @@ fn exclusive_slots_deliver_everything_once_and_in_order_side_by_side() {
     everyone_to_everyone(Mode::Free, 300);
 }
 
-/// Kernels 1 and 2 send to kernel 0. Kernel 1 stops at access number `access`, if it makes so many. Kernel 0 polls, and clears
-/// the claims of kernel 1 after it has stopped. Returns the numbers that came from kernel 1, and whether it stopped.
+/// Kernels 1 and 2 send to kernel 0. Kernel 1 stops at access number `access`. If it makes fewer accesses, it does not stop.
+/// Kernel 0 polls. After kernel 1 has stopped, kernel 0 clears the claims of kernel 1. Returns the numbers that came from kernel
+/// 1, and whether kernel 1 stopped.
 fn one_stops(seed: u64, access: u64) -> (Vec<u64>, bool) {
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).kernel(&[2]).mode(Mode::Stepped { seed });
     let machine = builder.fault(Fault::Stop { kernel: 1, access }).build();
@@ -225,7 +226,7 @@ fn a_receiver_survives_a_region_that_anyone_writes() {
     assert!(all.bad_size > 0 && all.received > 0 && all.overwritten > 0, "{all:?}");
 }
 
-/// The host takes a kernel for dead that still runs, and clears its claims while it sends.
+/// The host treats a kernel as dead although it still runs. The host clears the kernel's claims while the kernel sends.
 #[test]
 fn a_sender_whose_claim_was_cleared_is_told_and_counts_it() {
     let mut lost = 0;

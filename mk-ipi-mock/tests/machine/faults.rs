@@ -14,8 +14,8 @@ fn doorbell(when: When, what: DoorbellFault) -> Fault {
     Fault::Doorbell { from: None, to: None, when, what }
 }
 
-/// Kernel 0 rings kernel 1 `rings` times, and waits after each ring for the interrupt. Returns how many interrupts kernel 1 took,
-/// and the machine's counters of doorbells.
+/// Kernel 0 rings kernel 1 `rings` times. After each ring it waits for the interrupt, for at most 200 calls of `relax`. Returns
+/// how many interrupts kernel 1 took, and the machine's counters of doorbells.
 fn interrupts(seed: u64, rings: u64, fault: Fault) -> (u64, Doorbells) {
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed });
     let machine = builder.fault(fault).build();

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Regions that are created, attached and destroyed, and the calls that use an instance meanwhile: senders, callbacks and
-//! interrupts.
+//! Tests that create, attach and destroy regions. In some of them senders, callbacks and interrupts use the instance meanwhile.
 
 use crate::odd::Odd;
 use mk_ipi_abi::native::Geometry;
@@ -460,8 +459,8 @@ fn a_peers_doorbell_is_where_it_wants_if_the_directory_gives_it_that_cpu() {
     let region = end.create_instance(&peer).unwrap();
     let set = |word: u64, value: u64| machine.poke(PhysAddr(region.start().0 + 8 * word), value);
     let at = |cpu: u64, vector: u8| (cpu, vector);
-    // Sets the peer's LIFE and ARMED to 1, and its BELL to `cpu` and the spare vector. Then sends. Returns the CPUs and vectors
-    // that were rung, and how often the endpoint called `peer_has_cpu`.
+    // Sets the peer's LIFE and ARMED to 1, and its BELL to `cpu` and the spare vector. Then sends `sends` messages. Returns the
+    // CPUs and vectors that were rung, and how often the endpoint called `peer_has_cpu`.
     let rings = |cpu: u64, sends: usize| {
         set(9, 1);
         set(16, 1);

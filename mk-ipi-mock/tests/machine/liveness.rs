@@ -195,8 +195,8 @@ fn a_message_that_found_the_queue_full_is_taken_when_there_is_room() {
     let note = move |m: &Message| {
         noted.lock().unwrap().push(m.payload()[0]);
         if m.payload()[0] == 51 {
-            // Now the queue has a free place. The interrupt of the next message takes the message from the slot, before the
-            // deferred work reads the slot.
+            // Now the queue has a free place. Message 90 is sent, and its interrupt takes it from the slot. This happens before
+            // the deferred work reads the slot.
             from.upgrade().unwrap().send(PEER, TYPE, &[90]).unwrap();
             to.upgrade().unwrap().on_interrupt();
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tests of the simulated machine, and of endpoints of `mk-ipi-core` on it. They are one program, because one is linked much
-//! faster than many: `cargo xtask mutants` builds them for each change. Tests that take more than a few seconds are programs of
-//! their own.
+//! Tests of the simulated machine, and of endpoints of `mk-ipi-core` on it. All these tests are one program. The reason is that
+//! `cargo xtask mutants` builds them for each change, and one program is linked much faster than many. Tests that take more than
+//! a few seconds are programs of their own.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

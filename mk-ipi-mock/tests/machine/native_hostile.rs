@@ -98,13 +98,13 @@ impl World {
         PhysAddr(self.regions[to].start().0 + at)
     }
 
-    /// The address of word `word` of the control line of that lane.
+    /// The address of word `word` of the control line for the lane of `from` in the region of `to`.
     fn control(&self, from: usize, to: usize, word: usize) -> PhysAddr {
         let word = receiver::CONTROL + from * receiver::CONTROL_WORDS + word;
         PhysAddr(self.regions[to].start().0 + 8 * word as u64)
     }
 
-    /// The address of the first word of line `line` of that lane.
+    /// The address of the first word of line `line` in the lane of `from` in the region of `to`.
     fn tag(&self, from: usize, to: usize, line: usize) -> PhysAddr {
         self.lane(from, to, header::WORDS + line * LINE_WORDS)
     }
@@ -285,8 +285,8 @@ fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
     let world = World::booted(2);
     let at = world.lane(0, 1, header::HELLO);
     let answered = AtomicBool::new(false);
-    // A CPU of the peer stores one hello after another, until the receiver has read its lanes. So the receiver can find a new hello
-    // each time that it reads HELLO. If it answered all of them, the run would never end, and the step limit would stop it.
+    // A CPU of the peer stores one hello after another, until the receiver has read its lanes. So the receiver can find a new
+    // hello each time that it reads HELLO. If it answered all of them, the run would fail at the step limit.
     let machine = &world.machine;
     let report = machine.run(|cpu| {
         if cpu.kernel() == 0 {
@@ -448,7 +448,7 @@ fn a_sender_that_waits_is_told_once_that_it_is_refused() {
     }
     let refused = (id(1), PeerEvent::Refused(Breach::Tag));
     assert_eq!(world.events(0).into_iter().filter(|event| *event == refused).count(), 1);
-    // Who asks after that event need not wait: no other event would come.
+    // After that event `want_space` must not tell the sender to wait, because the sender would get no other event.
     assert_eq!(world.link(0).want_space(id(1), 1), Ok(true));
     assert_eq!(world.send(0, 1, 1), Err(SendError::Quarantined));
 }

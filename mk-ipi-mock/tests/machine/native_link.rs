@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each test is about a fault of the native link that was found and corrected. It checks the correct behaviour.
+//! Tests about faults of the native link that were found and corrected. Each test checks the correct behaviour.
 
 use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, Life, MessageInfo, Phase};
@@ -105,7 +105,8 @@ impl World {
     fn line(&self, from: usize, to: usize, position: u64, word: usize) -> PhysAddr {
         self.lane(from, to, self.geometry.line_at(position) + word)
     }
-    /// Stores a message of one byte into the line at `position` of that lane, as a sender does, but without ringing.
+    /// Stores a message of one byte into the line at `position` in the lane of `from` to `to`, as a sender does. It does not
+    /// ring.
     fn plant(&self, from: usize, to: usize, position: u64) {
         self.machine.poke(self.line(from, to, position, 1), MessageInfo { len: 1, cpu: 0 }.to_word());
         self.machine.poke(self.line(from, to, position, 2), 0xee);
@@ -375,7 +376,7 @@ fn a_message_says_who_sent_it_to_which_life_and_from_which_cpu() {
     };
     let _ = world.link(0).register(TYPE, Callback::new(note)).unwrap();
     let sent = Mutex::new(Vec::new());
-    // Each CPU sends twice: its id is read once, and remembered.
+    // Each CPU of kernel 1 sends twice. The endpoint reads the CPU's id only once, and remembers it.
     let run = world.machine.run(|cpu| {
         for _ in 0..2 * usize::from(cpu.kernel() == 1) {
             let to = world.link(1).instance(id(0)).unwrap();

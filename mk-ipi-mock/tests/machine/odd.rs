@@ -35,7 +35,7 @@ pub struct Odd {
     alone: AtomicU64,
 }
 
-/// No number of a CPU.
+/// A value that is not the id or the index of any CPU.
 const NOBODY: u64 = 0xdead_0000_0000;
 
 impl Odd {
@@ -150,7 +150,7 @@ unsafe impl ThisCpu for Odd {
     }
 }
 
-// SAFETY: passed on.
+// SAFETY: each call is passed to the mock's platform, which keeps the contract.
 unsafe impl LocalInterrupts for Odd {
     type State = bool;
     fn disable(&self) -> bool {
@@ -163,7 +163,7 @@ unsafe impl LocalInterrupts for Odd {
     }
 }
 
-// SAFETY: passed on.
+// SAFETY: each call is passed to the mock's platform, which keeps the contract.
 unsafe impl PhysMemory for Odd {
     type Word = MockWord;
     fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<MockWord>, MapError> {
@@ -172,7 +172,7 @@ unsafe impl PhysMemory for Odd {
     }
     unsafe fn unmap(&self, mapping: Mapping<MockWord>) {
         self.note("unmap");
-        // SAFETY: passed on.
+        // SAFETY: the caller keeps the contract, and the call is passed on unchanged.
         unsafe { self.inner.unmap(mapping) }
     }
     fn peer_may_share(&self, page: PhysRange) -> bool {
@@ -180,7 +180,7 @@ unsafe impl PhysMemory for Odd {
     }
 }
 
-// SAFETY: passed on.
+// SAFETY: each call is passed to the mock's platform, which keeps the contract.
 unsafe impl InstancePool for Odd {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         self.note("alloc");
@@ -188,7 +188,7 @@ unsafe impl InstancePool for Odd {
     }
     unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
         self.note("free");
-        // SAFETY: passed on.
+        // SAFETY: the caller keeps the contract, and the call is passed on unchanged.
         unsafe { self.inner.free(instance, range) }
     }
 }

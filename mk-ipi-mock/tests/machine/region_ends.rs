@@ -61,7 +61,7 @@ fn who_never_answers_keeps_the_region_until_its_cpus_have_stopped() {
         false
     });
     assert_eq!((refused, &asked[..]), (Err(DestroyError::Mapped(id(2), life(1))), &[(id(2), life(1))][..]));
-    // This call reports another life as stopped than the one that has the region mapped.
+    // The closure of this call says that life 7 of kernel 2 has stopped. But life 1 has the region mapped.
     assert!(host.destroy_with(id(1), |who, n| who == id(2) && n == life(7)).is_err());
     world.machine.stop_kernel(2);
     host.destroy_with(id(1), |who, n| who == id(2) && n == life(1)).unwrap();
@@ -75,7 +75,7 @@ fn a_region_that_was_in_use_is_looked_at_again() {
     let (one, region) = (world.kernel(1), world.pooled());
     let held = host.instance(id(1)).unwrap();
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::InUse(1)));
-    // Kernel 2 attaches the instance, by a configuration that it got earlier.
+    // Kernel 2 attaches the instance, with a configuration that it got earlier.
     world.links[2].destroy_instance(id(1)).unwrap();
     world.links[2].attach_instance(&one.native_config(id(1), life(1)), Some(region)).unwrap();
     drop(held);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A kernel can die at any of its stores. These are small scenarios on the native link (SPEC chapter N). Each scenario is run
 //! once for each store of each kernel: the kernel stops at that store, and starts again as its next incarnation. Then the link
-//! must still work, and each message must be handled once. At each death of a receiver, at most one message of a lane can be
-//! missing, and its sender must get the event InDoubt for it.
+//! must still work, and each message must be handled once. There is one exception: at each death of a receiver, one message of a
+//! lane can be missing. The sender of that message must get the event InDoubt for it.
 //!
 //! A run ends when nothing is pending any more. No kernel polls, except in the steps `Poll` and `Reattach`. So if a doorbell is
 //! missing, messages are left at the end. `MK_IPI_SCENARIO_SEEDS` is the number of seeds that are tried for each scenario. The
-//! default is 2. `MK_IPI_SCENARIO_STRIDE` is used where two deaths are tried: only every n-th store is tried as the place of a
-//! death. The default is 9, and 1 tries all stores. `cargo xtask scenarios` runs more seeds.
+//! default is 2. `MK_IPI_SCENARIO_STRIDE` is a number n for the test with two deaths: there a kernel dies only at every n-th
+//! store. The default is 9, and 1 tries all stores. `cargo xtask scenarios` runs more seeds.
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -152,7 +152,7 @@ fn everything_goes_on_when_a_kernel_dies_while_a_death_is_mended() {
             for store in (1 + seed % stride as u64..=stores).step_by(stride) {
                 let first = Death { kernel, store };
                 for kernel in 0..2 {
-                    // Ends when the second death does not happen, because the kernel makes fewer stores.
+                    // The search ends when the second death does not happen, because the kernel makes fewer stores.
                     let mut seconds = (1 + store % stride as u64..400).step_by(stride);
                     let _ = seconds
                         .find(|&store| !found.point(number, seed, &[first, Death { kernel, store }]).0);

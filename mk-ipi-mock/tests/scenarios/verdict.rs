@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 /// A message that `send` accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
-    /// The test's number of the message, which its payload begins with.
+    /// The number that the test gave to the message. The payload begins with this number.
     pub number: u64,
     /// The message number that `send` returned: the position after the message.
     pub position: u64,
@@ -46,9 +46,9 @@ impl Session {
 /// A message that was handled.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// The test's number of the message, which its payload begins with.
+    /// The number that the test gave to the message. The payload begins with this number.
     pub number: u64,
-    /// The sender's incarnation that the message had when it was handled.
+    /// The sender's incarnation that the message named when it was handled.
     pub life: Option<Incarnation>,
 }
 
@@ -84,7 +84,8 @@ impl Lane<'_> {
     }
 
     /// Checks that each message of this life was handled, or was reported to its sender as discarded or in doubt. Returns how
-    /// many messages were neither handled nor excused.
+    /// many messages are missing. A message that was not handled counts as missing, except in three cases: it was reported as
+    /// discarded, or this life has broken the protocol, or this life is over and the receiver discards unread messages.
     fn judge_session(&self, session: &Session, numbers: &BTreeSet<u64>, say: &mut dyn FnMut(&str)) -> usize {
         let mut missing = 0;
         for &Sent { number, position } in &session.sent {

@@ -90,7 +90,7 @@ struct Side {
     /// The messages that the kernel has handled.
     received: Vec<Received>,
     link: Option<Arc<Link>>,
-    /// The number of the machine's incarnation in which the kernel has booted.
+    /// The kernel's incarnation in the machine ([`Cpu::incarnation`]) when the kernel booted last.
     booted: Option<u32>,
     problems: Vec<String>,
 }
@@ -403,8 +403,8 @@ impl World {
         }
     }
 
-    /// Sends the next `count` messages, or the first of them. Returns false if there is no space now, or no answer. Then the
-    /// kernel gets an event later.
+    /// Sends the next `count` messages. If there is too little space, sends only the first of them. Returns false if the kernel
+    /// must wait for an event, because there is no space or no answer now. Also returns false after an error, which it records.
     fn send(&self, k: usize, link: &Link, count: u64) -> bool {
         let numbers: Vec<u64> = {
             let mut side = self.side(k);
