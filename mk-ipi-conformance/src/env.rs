@@ -103,7 +103,7 @@ pub trait Env: Sync + Sized {
     /// interrupt and run no deferred work. It only lets the other kernels run. If `72 lines are too few` is your first failure,
     /// check this function, and then [`restore`](mk_ipi_core::platform::LocalInterrupts::restore).
     fn pause(&self);
-    /// Returns whether to run this case. All kernels of the machine must return the same. To run one case alone, return true
+    /// Returns true if this case must be run. All kernels of the machine must return the same. To run one case alone, return true
     /// for this case only.
     fn wants(&self, case: &Case) -> bool {
         let _ = case;

@@ -60,8 +60,8 @@ macro_rules! check {
 }
 pub(crate) use check;
 
-/// Runs at this kernel every case that [`Env::wants`]. All kernels of the machine must call it at the same time. Returns true if
-/// all these cases passed at this kernel.
+/// Runs at this kernel every case for which [`Env::wants`] returns true. All kernels of the machine must call `run` at the same
+/// time. Returns true if all these cases passed at this kernel.
 ///
 /// Before each case the suite makes the slots of all kernels exclusive, and empties the slot of each doorbell CPU.
 ///

@@ -160,8 +160,8 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
     let (foreign, _) = env.doorbell_of(0)?;
     let vector = u64::from(E::SPARE_VECTOR.get());
     let n = core::cell::Cell::new(0);
-    // All others send to kernel 1 while its ARMED is 1. Checks that this rings the spare vector of kernel 1 if `there` is true,
-    // and does not ring it if `there` is false.
+    // All other kernels send to kernel 1 while its ARMED is 1. If `there` is true, checks that this rings the spare vector of
+    // kernel 1. If `there` is false, checks that it does not.
     let rings_there = |there: bool| {
         let spare = env.spare_interrupts();
         env.at(1, || {
@@ -201,8 +201,8 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
         Ok(())
     })?;
     rings_there(true)?;
-    // None of these BELL words is valid. They have another kernel's CPU; a CPU of no kernel; a vector below 0x20; a vector above
-    // 0xfe; a bit that must be 0; bit 63 clear.
+    // Senders must not use any of these BELL words. In their order they have: another kernel's CPU; a CPU of no kernel; a vector
+    // below 0x20; a vector above 0xfe; a bit that must be 0; bit 63 clear.
     let senseless = [
         bell(foreign, vector),
         bell(PhysCpuId((1 << 48) - 1), vector),

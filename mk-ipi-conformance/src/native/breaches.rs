@@ -21,7 +21,7 @@ fn forge<E: Env>(env: &'static E, position: u64, tag: u64, about: u64) -> Outcom
     env.poke(1, env.line(BAD, position, 0), tag | u64::from(TYPE.0) << 32)
 }
 
-/// Stores a message of two lines there. The second line has the tag `second`.
+/// Stores a message of two lines in the hostile kernel's lane at `position`. The second line has the tag `second`.
 fn forge_two<E: Env>(env: &'static E, position: u64, second: u64) -> Outcome {
     env.poke(1, env.line(BAD, position + 1, 0), second)?;
     forge(env, position, tag(0), 60)
@@ -153,7 +153,7 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
         check!(env.until(|| env.inbox().count() == before + 1), "a message arrives");
         Ok(())
     })?;
-    // The first words of a line: tags of former laps, and words that are not a tag. HELLO is 0 meanwhile.
+    // Values for word 0 of the next line: tags of former laps, and words that are not a tag. Meanwhile HELLO is 0.
     for stale in [0, tag((1 << 30) - 1), tag(1 << 29), tag((1 << 30) - 1) | FURTHER, 7] {
         env.at(BAD, || {
             forge(env, 1, stale, 8)?;

@@ -141,8 +141,8 @@ pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -
             // Line 1 stays without a tag, as if a crash interrupted a send there. The messages at 2 and 4 are complete.
             forge(2, 102, 48)?;
             forge(4, 104, 1)?;
-            // The messages at 3, 5 and 7 are bad: the first has no further line, the second is too long, and the further lines of
-            // the third have tags of another lap.
+            // The messages at 3, 5 and 7 are bad. The first has no further line. The second is too long. The third needs three
+            // further lines, but the lines after it do not have such tags.
             forge(3, 103, 60)?;
             forge(5, 105, 257)?;
             forge(7, 107, 200)
@@ -216,8 +216,8 @@ pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) ->
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
             check!(env.until(|| env.hello_of(1) == Ok(hello(4, 4, CLEAN))), "the last life goes on to Clean");
-            // That life ends before the receiver answers its Clean. The receiver does not answer the Clean of the next life
-            // either, before it begins a new life itself.
+            // That life ends before the receiver answers its Clean. The next life writes Clean too. Before the receiver answers
+            // this second Clean, the receiver begins a new life itself.
             env.next_life()?;
             env.attach_again(1)
         })?;
