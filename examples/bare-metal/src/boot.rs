@@ -84,7 +84,7 @@ impl Boot {
         Some(boot)
     }
 
-    /// A value with an empty command line and no memory. `firmware` is as the field of that name.
+    /// A value with an empty command line and no memory. `firmware` is the value of the field of that name.
     #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn new(firmware: u64) -> Self {
         let none = MemmapEntry { start: 0, len: 0, kind: 0, reserved: 0 };

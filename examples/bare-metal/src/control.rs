@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The demo's control area, a piece of shared memory. By it the demo's kernels wait for each other and share the console. It
-//! is not part of the protocol of mk-ipi.
+//! The demo's control area, a piece of shared memory. The demo's kernels use it to wait for each other and to share the console.
+//! The control area is not part of the protocol of mk-ipi.
 
 use crate::arch::at;
 use crate::layout::{CONTROL, CONTROL_LEN, MAX_KERNELS};
@@ -101,7 +101,7 @@ impl Control {
         &self.kernels[k].suite
     }
 
-    /// Tells kernel `k` to stop itself at its next doorbell; with `stop` false, withdraws that order.
+    /// If `stop` is true, tells kernel `k` to stop itself at its next doorbell. If it is false, withdraws that order.
     pub fn order_stop(&self, k: usize, stop: bool) {
         self.kernels[k].stop.store(stop.into(), Ordering::Release);
     }

@@ -84,7 +84,7 @@ fn on_pong(message: &Message) {
 }
 
 /// Runs the demo. Returns true if no message to this kernel was lost, torn, doubled or out of order, and the drain was fair. Only
-/// the host passes a `machine`. It uses it to kill a kernel or to move a CPU, if the command line says so.
+/// the host passes a `machine`. The host uses the machine to kill a kernel or to move a CPU, if the command line says so.
 pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     if node.kernels < 2 {
         fatal!("a single kernel has no other kernel to talk to");

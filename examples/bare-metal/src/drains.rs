@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks that the drain is fair. For each kernel whose messages wait, it counts the calls of the drain in a row that take
-//! none of them.
+//! Checks that the drain is fair. A call of the drain can take no message of a kernel although messages of this kernel wait. For
+//! each kernel this module counts such calls in a row.
 
 use crate::journal;
 use crate::layout::MAX_KERNELS;
@@ -36,7 +36,7 @@ pub fn allowed(kernels: usize) -> u64 {
     (kernels * SHARE).div_ceil(BUDGET) as u64
 }
 
-/// Calls `drain`, and updates the counters of the streams that it took no message from.
+/// Calls `drain`, and updates the counter of each kernel in `ROWS`.
 pub fn watched(drain: impl FnOnce()) {
     let watched = WATCHED.load(Ordering::Relaxed);
     if watched == 0 {

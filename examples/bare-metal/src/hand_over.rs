@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Moves a CPU between running kernels: the messages between the host and a spawned kernel, and the spawned kernel's part.
-//! The host's part is mover.rs.
+//! The host's part is mover.rs. "Generation" means a generation of the directory (SPEC D-7).
 //!
 //! | message | sender | value | meaning |
 //! | --- | --- | --- | --- |
 //! | `GiveUp` | host | | move your doorbell from the CPU that you must give up to your first CPU |
 //! | `GivenUp` | kernel | | my doorbell was moved |
-//! | `Leave` | host | generation | in this generation of the directory the CPU is not yours; stop it when all have read it |
+//! | `Leave` | host | generation | in this generation the CPU is not yours; when all kernels have followed to it, stop the CPU |
 //! | `Left` | kernel | | the CPU has stopped |
 //! | `Take` | host | | the CPU is yours, and the directory lists it as yours |
 //! | `Ready` | kernel | address | the CPU must be started at this address |
@@ -41,7 +41,7 @@ pub enum NoteKind {
     GiveUp,
     /// The sender has moved its doorbell.
     GivenUp,
-    /// The receiver must stop the CPU after all kernels have read this generation of the directory.
+    /// The receiver must stop the CPU after all kernels have followed the directory to this generation.
     Leave,
     /// The CPU has stopped.
     Left,
@@ -74,8 +74,8 @@ pub struct Note {
     pub value: u64,
 }
 
-/// The note that was received and is not fetched yet. One place is enough: the host sends a note only after the answer to the one
-/// before, and each note has one answer.
+/// The note that was received and is not fetched yet. One place is enough: the host sends a note only after the answer to its
+/// former note, and each note has one answer.
 static NOTE: Mutex<Option<Note>> = Mutex::new(None);
 /// The number of interrupts on the doorbell vectors of other kernels.
 static STRAYS: AtomicU64 = AtomicU64::new(0);

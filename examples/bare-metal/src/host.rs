@@ -150,7 +150,7 @@ impl Machine {
     }
 
     /// Ends the present life of kernel `k`. On x86-64 it stops at any instruction. On arm64 and riscv64, where one CPU cannot
-    /// stop another one, it stops at its next doorbell. `meanwhile` as for [`arch::Controller::stop`].
+    /// stop another one, it stops at its next doorbell. For `meanwhile` see [`arch::Controller::stop`].
     pub fn stop(&mut self, k: usize, meanwhile: impl FnMut(Microseconds)) {
         control().order_stop(k, true);
         // SAFETY: the CPU belongs to that kernel alone, and the host may end that kernel.
@@ -167,7 +167,7 @@ impl Machine {
     }
 
     /// Starts the next life of kernel `k`, which has been stopped. Its image is loaded again; its region is not changed.
-    /// `meanwhile` as `delay` for [`arch::Controller::start`].
+    /// For `meanwhile` see `delay` of [`arch::Controller::start`].
     pub fn revive(&mut self, k: usize, options: &Options, meanwhile: impl FnMut(Microseconds)) {
         let Some(file) = options.images().nth(k - 1) else { fatal!("kernel {k} has no image") };
         self.lives[k] = self.lives[k].next();
@@ -180,7 +180,7 @@ impl Machine {
         self.list(k, State::Running);
     }
 
-    /// Loads kernel `k` from `file` and starts its CPU. `delay` as for [`arch::Controller::start`].
+    /// Loads kernel `k` from `file` and starts its CPU. For `delay` see [`arch::Controller::start`].
     fn start(&self, k: usize, file: PhysRange, options: &Options, delay: impl FnMut(Microseconds)) {
         let kernel = ENDPOINT.platform();
         let window = layout::image_window(k);
@@ -198,7 +198,7 @@ impl Machine {
         let shared = self.record(k, State::Starting).region.map_or(0, |r| r.start().0);
         let directory = layout::DIRECTORY;
         let words = format_args!("{MK_IPI_SHARED}={shared:#x} {MK_IPI_DIRECTORY}={directory:#x} {options}");
-        // SAFETY: as above. The start info page is RAM, because it is directly after the control area.
+        // SAFETY: kernel `k` does not run. The start info page is RAM, because it is directly after the control area.
         let start_info = unsafe { kernel.boot().write_for(k, words) };
         let start_info = start_info.unwrap_or_else(|_| fatal!("the command line of kernel {k} is too long"));
         let told = PhysRange::new(PhysAddr(start_info), PAGE_SIZE);
@@ -224,7 +224,7 @@ impl Machine {
         self.list(k, State::Running);
     }
 
-    /// Stops the spare CPU, which belongs to no kernel now. `meanwhile` as for [`arch::Controller::stop`].
+    /// Stops the spare CPU, which belongs to no kernel now. For `meanwhile` see [`arch::Controller::stop`].
     pub fn stop_spare(&self, meanwhile: impl FnMut(Microseconds)) {
         let cpu = self.spare();
         // SAFETY: the CPU belongs to no kernel. The last one has reported by `Left` that it does not use the CPU any more.
@@ -234,7 +234,7 @@ impl Machine {
         }
     }
 
-    /// Starts the spare CPU at `entry`, the address that kernel `k` gave in its note `Ready`. `delay` as for
+    /// Starts the spare CPU at `entry`, the address that kernel `k` gave in its note `Ready`. For `delay` see
     /// [`arch::Controller::start`].
     pub fn start_spare(&self, k: usize, entry: u64, delay: impl FnMut(Microseconds)) {
         let at =
@@ -247,7 +247,7 @@ impl Machine {
     }
 }
 
-/// Starts `cpu` at `entry`, with `argument`. `delay` as for [`arch::Controller::start`].
+/// Starts `cpu` at `entry`, with `argument`. For `delay` see [`arch::Controller::start`].
 ///
 /// # Safety
 ///

@@ -52,8 +52,8 @@ impl Noise {
         })
     }
 
-    /// Writes a message of a random kind to the start of `to`, whose content is random before. Returns the message's type and
-    /// length.
+    /// Writes a message of a random kind to the start of `to`. The caller has filled `to` with random bytes. Returns the
+    /// message's type and length.
     fn compose(&mut self, to: &mut [u8; LONGEST]) -> (MessageType, usize) {
         match self.random.u8(..8) {
             0 => (CONSOLE_TYPE, self.console(to)),

@@ -63,7 +63,7 @@ fn with<R>(f: impl FnOnce(&mut Inbox) -> R) -> R {
     without_interrupts(|| f(&mut INBOX.lock()))
 }
 
-/// Changes the news about `id` by `f`. Does nothing if `id` is too large for the table.
+/// Calls `f` with the news about `id`, and marks them as changed. Does nothing if `id` is too large for the table.
 fn note(id: InstanceId, f: impl FnOnce(&mut News)) {
     with(|inbox| {
         if let Some(news) = inbox.news.get_mut(id.index()) {
@@ -131,7 +131,7 @@ fn on_stream(message: &Message) {
     let Some((number, sender)) = checked(message) else { return on_torn(message) };
     let Some(stream) = STREAMS.get(sender.index()) else { return };
     if number == 0 && message.sender().is_none() {
-        // RFC v2 does not report a new life of the sender. The directory lists the new life before it sends.
+        // RFC v2 does not report a new life of the sender. The directory lists the new life before this life sends.
         if let Some(life) = serve::listed_life(sender) {
             stream.began(life);
         }

@@ -72,7 +72,8 @@ impl SentTo {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Calls `send` for the next message, and records the result. `send` returns whether the message was sent. Returns the same.
+    /// Calls `send` for the next message, and records the result. `send` returns whether the message was sent. This function
+    /// returns the same value.
     pub fn next(&self, send: impl FnOnce() -> bool) -> bool {
         let number = self.messages();
         self.begun.store(number + 1, Ordering::SeqCst);
@@ -120,8 +121,8 @@ impl SentTo {
     fn recover(&self) {
         let begun = self.begun.load(Ordering::Relaxed);
         if begun != self.messages() {
-            // The life before died while it sent this message. The number is not used again: if the message was published, the
-            // receiver would get the number twice.
+            // The former life died while it sent this message. The number is not used again. The message may have been published,
+            // and then the receiver would get the number twice.
             if self.in_doubt().last() != Some(begun - 1) {
                 self.doubt(begun - 1);
             }

@@ -10,7 +10,7 @@ use crate::options::{Kills, MAX_MESSAGES};
 use crate::platform::ENDPOINT;
 use crate::stream::Stream;
 
-/// The time limit, in seconds, for the start of a new life, until it takes messages.
+/// A new life must take messages within this number of seconds after its start.
 const PATIENCE: u64 = 20;
 
 /// The kernel to kill (the victim), and the state of this task.
@@ -24,7 +24,7 @@ pub struct Killer<'a> {
     done: u32,
     /// How often the victim was killed while this kernel still streamed to the survivor.
     in_stream: u32,
-    /// The number of messages of all the victim's lives when its present life began.
+    /// The number of messages that all lives of the victim had sent when its present life began.
     born_at: u64,
     /// The time at which the victim will be killed. `None` while its present life has not sent enough messages.
     due: Option<u64>,

@@ -56,7 +56,7 @@ pub const FILES: u64 = RAM + 0x2000_0000;
 /// The length of an instance pool, in bytes.
 pub const POOL_LEN: u64 = 0x10_0000;
 
-/// The range of `len` bytes at `start`. Panics if it does not fit into the address space, which no range of this map does.
+/// The range of `len` bytes at `start`. Panics if the range does not fit into the address space. All ranges of this map fit.
 fn fixed(start: u64, len: u64) -> PhysRange {
     PhysRange::new(PhysAddr(start), len).expect("the memory map is in range")
 }
@@ -87,7 +87,7 @@ pub fn pool(instance: InstanceId) -> Option<PhysRange> {
     (k < MAX_KERNELS).then(|| fixed(POOLS + k as u64 * POOL_LEN, POOL_LEN))
 }
 
-/// The number of slots in the conformance suite's regions. 16 pages have room for so many slots.
+/// The number of slots in the conformance suite's regions. 16 pages have room for this number of slots.
 pub const SUITE_SLOTS: u32 = 240;
 
 /// A range of `pages` pages in kernel `k`'s pool, for the conformance suite. It ends `before` pages before the end of the

@@ -13,7 +13,7 @@ use crate::stream::Stream;
 /// The time limit for a step of a move, in seconds.
 const PATIENCE: u64 = 20;
 
-/// A record is printed after this number of moves.
+/// The number of moves from one printed record to the next.
 const TOLD: u32 = 10;
 
 /// The next step of the moves.

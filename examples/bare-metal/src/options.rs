@@ -53,7 +53,7 @@ pub enum Generation {
     RfcV2,
 }
 
-/// How often the host kills which kernel.
+/// Which kernel the host kills, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kills {
     /// How often the kernel is killed.

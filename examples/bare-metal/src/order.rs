@@ -6,7 +6,8 @@
 //! | type | payload | sent by | meaning |
 //! | --- | --- | --- | --- |
 //! | [`STREAM`] | payload.rs: sequence number from 0, sender | a kernel that has an order | the receiver counts it |
-//! | [`PING`], [`PONG`] | payload.rs: a number, sender | a kernel that has an order; the answer has its number | it is timed |
+//! | [`PING`] | payload.rs: a number, sender | a kernel that has an order | the receiver answers with a [`PONG`] |
+//! | [`PONG`] | payload.rs: the ping's number, sender | the receiver of the ping | the ping's sender measures the round trip |
 //! | [`RESET`] | [`Reset`] | the host | a new run begins: all counters and streams begin at 0 again |
 //! | [`ORDER`] | [`Order`] | the host | send messages, or pings, to another kernel |
 //! | [`QUERY`] | [`Query`] | any kernel | asks for a [`REPORT`] |
@@ -112,8 +113,8 @@ pub struct Report {
     pub received: u64,
     /// The number of those messages that former lives of `about` sent.
     pub former: u64,
-    /// The sequence number of the first message that came, 0 if none came. If a former life of `me` received messages, they are
-    /// counted in `lost`.
+    /// The sequence number of the first message that came, 0 if none came. If a former life of `me` received messages, these
+    /// messages are counted in `lost`.
     pub first: u64,
     /// The number of sequence numbers that were skipped, and did not come later.
     pub lost: u64,

@@ -120,8 +120,8 @@ impl State {
         self.directory.get()
     }
 
-    /// Returns whether the directory lists `cpu` for `instance` now. `None` if it cannot tell, and always while the
-    /// conformance suite runs, because the directory does not list the suite's instances.
+    /// Returns whether the directory lists `cpu` for `instance` now. `None` if the directory or the entry cannot be read now.
+    /// Always `None` while the conformance suite runs, because the directory does not list the suite's instances.
     pub fn lists(&self, instance: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         self.directory().filter(|_| self.role() != Role::Suite)?.has_cpu(instance, cpu).ok()
     }

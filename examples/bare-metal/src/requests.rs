@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Carries out what other kernels asked a kernel that serves (serve.rs) to do: streams, pings, answers and reports, for all
-//! of them at the same time.
+//! The work of a kernel that serves (serve.rs): it sends the streams, pings, answers and reports that other kernels asked for. It
+//! works for all these kernels at the same time.
 //!
 //! No code here waits. A message that cannot be sent now is kept, and the next turn tries again.
 

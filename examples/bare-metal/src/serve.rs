@@ -29,7 +29,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// This kernel's endpoint. This kernel has one CPU; its host can have any number.
 pub static SERVER: End<1> = Endpoint::new(Kernel);
 
-/// The ids below [`MAX_INSTANCES`]: those of the kernels that a kernel that serves can know.
+/// The ids below [`MAX_INSTANCES`]. A kernel that serves can know only kernels with these ids.
 pub fn ids() -> impl Iterator<Item = InstanceId> {
     (0..MAX_INSTANCES as u8).map(InstanceId::new)
 }
@@ -40,7 +40,7 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     inbox::register();
     net::register();
     let directory = spawned::directory(cmdline);
-    // A kernel that cannot be added now is tried again when the directory has changed.
+    // If a kernel cannot be added now, `Peers::follow` tries to add it when the directory has changed.
     let (me, kernels) = spawned::join(&SERVER, directory, shared, |_, _| ());
     if me.index() >= MAX_INSTANCES {
         fatal!("instance id {} is too large: the largest is {}", me.get(), MAX_INSTANCES - 1);
@@ -109,7 +109,7 @@ pub fn listed_life(id: InstanceId) -> Option<Incarnation> {
     Kernel.directory()?.record(id).ok().map(|record| record.incarnation)
 }
 
-/// Keeps the endpoint's table up to date with the directory, and remembers which kernels are in it.
+/// Keeps the endpoint's table up to date with the directory, and remembers which kernels are in the table.
 pub struct Peers {
     directory: &'static Directory<'static, AtomicU64>,
     /// The kernels in the table: one bit for each.

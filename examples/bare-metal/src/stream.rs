@@ -28,8 +28,9 @@ const TICK: u64 = clock::SECOND / 200;
 /// A peer whose heartbeat does not change for this time is suspect. In units of the clock.
 const SUSPECT_AFTER: u64 = 5 * clock::SECOND;
 
-/// The number of the last messages to each receiver whose numbers in the lane are kept. After a receiver has died, its next life
-/// reports a message in doubt by the number in the lane. Before the sender's next tick reads this, far fewer messages are sent.
+/// For each receiver, this number of last messages is remembered, with their numbers in the lane. After a receiver has died, its
+/// next life reports a message in doubt by the number in the lane. Before the sender's next tick reads this, far fewer messages
+/// are sent.
 const RECENT: usize = 4096;
 
 /// For each receiver, the numbers in the lane of the last [`RECENT`] messages. The index is the message's number modulo `RECENT`.
@@ -72,7 +73,7 @@ fn numbered(k: usize, messages: u64, number: u64) -> Option<u64> {
     last.rfind(|message| NUMBERS[k][*message as usize % RECENT].load(Ordering::Relaxed) == number)
 }
 
-/// Calls `tick` periodically, by which this kernel shows that it is alive, and checks which other kernels are.
+/// Calls `tick` periodically. By `tick` this kernel shows that it is alive, and finds out which other kernels are alive.
 pub struct Heart(u64);
 
 impl Heart {
@@ -81,7 +82,7 @@ impl Heart {
         Self(clock::now())
     }
 
-    /// Calls `tick` if a period has passed. Returns whether it did.
+    /// Calls `tick` if a period has passed. Returns whether it called `tick`.
     pub fn beat<const CPUS: usize>(&mut self, endpoint: &End<CPUS>) -> bool {
         let now = clock::now();
         let is_time = now.wrapping_sub(self.0) > TICK;
@@ -113,7 +114,7 @@ pub struct Stream<'a> {
     doorbells: [u64; MAX_KERNELS],
     /// The kernels in whose lanes this kernel waits for space: one bit for each.
     waiting: u64,
-    /// True if each receiver that already got its share of the messages (`turn_of`) may get one more.
+    /// True if each receiver that already got its share of the messages (`turn_of`) may get one more message now.
     more: bool,
     heart: Heart,
     watchdog: Watchdog,

@@ -7,7 +7,7 @@
 use mk_ipi_abi::Incarnation;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
-/// For this number of sequence numbers, up to the highest one that came, it is known whether each of them came.
+/// The check knows for this number of sequence numbers whether each of them came. The last of them is the highest one that came.
 const WINDOW: u64 = 64;
 
 /// The check of one sender's stream. Only the code that drains calls [`take`](Self::take), [`took_torn`](Self::took_torn) and

@@ -12,7 +12,7 @@ const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
 const PROP: u32 = 3;
 const NOP: u32 = 4;
-/// The longest tree that is read, in bytes. Of a longer one, only these bytes are used.
+/// The largest number of bytes of a tree that are read. A tree is refused if its structure or its strings end after them.
 const MAX_LEN: usize = 2 << 20;
 /// The depth of the deepest nodes that are read. The root has depth 0.
 const MAX_DEPTH: usize = 4;
@@ -74,7 +74,8 @@ impl Tree {
     ///
     /// # Safety
     ///
-    /// The memory at `address` is mapped, for a header or, if it has the magic number, for the tree. No code writes it any more.
+    /// At `address` there is mapped memory for a header. If the header has the magic number, the whole tree is mapped. No code
+    /// writes this memory any more.
     pub unsafe fn at(address: u64) -> Option<Self> {
         let word = |n: usize| {
             // SAFETY: the caller keeps the safety rules of this function. `n` is below ten, the number of words of a header.

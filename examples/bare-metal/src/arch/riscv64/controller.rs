@@ -71,8 +71,8 @@ impl From<SbiError> for ControllerError {
 
 /// The time between two checks whether a hart has stopped.
 const STOP_TURN: Microseconds = Microseconds(100);
-/// [`Controller::stop`] waits for this many times the time that its caller gives. The kernel on that hart must first take the
-/// interrupt, and its handler then stops the hart.
+/// [`Controller::stop`] multiplies its parameter `wait` by this number. The longer wait is needed because the hart stops itself.
+/// It must first take the interrupt. Then its interrupt handler stops it.
 const STOP_WAITS: u64 = 20;
 
 impl From<TreeError> for ControllerError {
@@ -183,8 +183,9 @@ impl Controller {
     }
 
     /// Stops the hart `cpu`. The caller has set the word that tells the kernel on that hart to stop itself at its next doorbell.
-    /// This function rings that doorbell, and waits until the firmware reports that the hart has stopped. Before each further
-    /// check it calls `meanwhile`, which must spend the time that it is given. The wait ends after [`STOP_WAITS`] times `wait`.
+    /// This function rings that doorbell, and waits until the firmware reports that the hart has stopped. After each check that
+    /// finds the hart still running, it calls `meanwhile` with a time. `meanwhile` must return only after this time. The wait
+    /// ends after [`STOP_WAITS`] times `wait`.
     ///
     /// A kernel that takes no interrupts cannot be stopped, because the firmware stops only the hart that calls it.
     ///

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * The entry of a kernel image, as PVH defines it. A CPU comes here from the emulator, or from the trampoline (trampoline.s).
- * Sources: Xen's x86/HVM direct boot ABI (PVH); Intel SDM vol. 3A, 10.8.5 (entering IA-32e mode).
+ * Sources: Xen's x86/HVM direct boot ABI (PVH); Intel SDM vol. 3A, 9.8.5 (entering IA-32e mode).
  */
 
     /* The note must be aligned to 4 bytes. With another alignment loaders do not find it. */

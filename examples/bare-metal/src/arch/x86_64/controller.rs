@@ -86,8 +86,8 @@ impl Controller {
         self.apic.boot_cpu()
     }
 
-    /// Sets the handler of `vector`. If `ours`, it handles this kernel's doorbell. Otherwise it counts a doorbell of another
-    /// kernel.
+    /// Sets the handler of `vector`. If `ours` is true, the handler is that of this kernel's doorbell. Otherwise the handler
+    /// counts a doorbell of another kernel.
     pub fn lead(&self, vector: Vector, ours: bool) {
         // SAFETY: `doorbell_entry!` makes both functions for the IDT.
         unsafe { idt::set(vector, if ours { doorbell_interrupt } else { foreign_interrupt }) };
@@ -110,8 +110,8 @@ impl Controller {
         unsafe { idt::set_others(stray_interrupt) };
     }
 
-    /// Starts `cpu` at `entry` in 32-bit protected mode, with `argument` in ebx. Calls `delay` to wait; it must return after at
-    /// least the time that it is given.
+    /// Starts `cpu` at `entry` in 32-bit protected mode, with `argument` in ebx. Calls `delay` to wait. `delay` must return
+    /// only after the time that it is given.
     ///
     /// # Safety
     ///
@@ -135,8 +135,8 @@ impl Controller {
         unsafe { start_cpu(&self.apic, cpu, page, |us| delay(Microseconds(us.0))) }
     }
 
-    /// Stops `cpu` by an INIT, whatever it runs. Then calls `meanwhile` with `wait`; `meanwhile` must spend that time. After
-    /// it the CPU is considered stopped, because no register tells whether it has stopped.
+    /// Stops `cpu` by an INIT, whatever it runs. Then calls `meanwhile` with `wait`. `meanwhile` must return only after that
+    /// time. Then the CPU is considered stopped, because no register tells whether it has stopped.
     ///
     /// # Safety
     ///

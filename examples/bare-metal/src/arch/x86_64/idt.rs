@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The IDT. Each exception is reported and ends the machine. [`set`] gives a vector its handler.
+//! The IDT. Each exception is reported and ends the machine, except the NMI, which is ignored. [`set`] gives a vector its
+//! handler.
 
 use crate::arch::without_interrupts;
 use crate::console;
