@@ -148,8 +148,8 @@ impl Observer for Linux {
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         peers::on_event(peer, event);
     }
-    /// Called when the host asks this kernel to stop. Runs in interrupt context, so it only queues a work item, which ends
-    /// the programs first.
+    /// Called when the host asks this kernel to stop. Can run in interrupt context. So it only queues a work item, which
+    /// begins a shutdown: the programs end first.
     fn stop(&self) {
         stop::on_stop();
     }

@@ -13,7 +13,7 @@ static IS_BEGUN: AtomicBool = AtomicBool::new(false);
 /// do nothing.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
-/// Called when the host asks this kernel to stop. Runs in interrupt context, and can be called more than once.
+/// Called when the host asks this kernel to stop. Can be called in interrupt context, and more than once.
 pub fn on_stop() {
     if role::is_joined() && !IS_TOLD.swap(true, Ordering::Relaxed) {
         // SAFETY: `start_work` has initialised the work item.

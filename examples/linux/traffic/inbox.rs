@@ -102,7 +102,7 @@ fn on_stream(message: &Message<'_>) {
 }
 
 fn on_ping(message: &Message<'_>) {
-    // A ping with a damaged payload is not answered. Then its sender waits too long, and reports this.
+    // A ping with a damaged payload is not answered. Its sender sends it again, or reports that there is no answer.
     if let Some((number, sender)) = payload::check(message.payload()) {
         if let Some((id, from)) = sender_of(message, sender) {
             from.pinged.store(number.wrapping_add(1), Ordering::Release);
