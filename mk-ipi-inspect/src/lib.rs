@@ -6,8 +6,8 @@
 //!
 //! Each module uses only modules that come before it in this list: [`finding`]; [`memory`]; [`native`] and [`rfc_v2`], the two
 //! layouts of a region; [`directory`]; `beside`, which compares regions with the directory; [`machine`], all that was found;
-//! [`rates`], what changed between two readings; [`text`] and [`svg`], which show it. [`json`] writes all fields of a
-//! [`Machine`].
+//! [`rates`], what changed between two readings; [`text`], which shows all this as text; [`svg`], which draws a machine. [`json`]
+//! writes all fields of a [`Machine`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic"))]
 
 mod beside;

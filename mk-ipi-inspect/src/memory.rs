@@ -127,7 +127,7 @@ impl Memory {
         let about = file.metadata().map_err(OpenError::Io)?;
         let pseudo = about.len() == 0 && about.file_type().is_file();
         if about.file_type().is_char_device() || pseudo {
-            // This is /dev/mem, or a file of debugfs.
+            // This is /dev/mem, or a file of debugfs, which has the length 0.
             let whole = Piece { start: 0, len: LIMIT, offset: 0 };
             return Ok(Self { source: Source::File(file), pieces: vec![whole], bounded: false, live: true });
         }

@@ -13,9 +13,9 @@ pub struct LaneRates {
     pub region: u64,
     /// The instance that sends.
     pub from: u32,
-    /// Lines that were handled, per second.
+    /// Lines that the receiver has released, per second: by how much CREDIT has grown.
     pub lines: f64,
-    /// Messages that were handled, per second, as the receiver counts them.
+    /// Messages that were handed to handlers, per second, as the receiver counts them.
     pub messages: f64,
     /// Doorbells for this lane, per second, as the sender counts them.
     pub doorbells: f64,
