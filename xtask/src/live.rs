@@ -13,7 +13,7 @@ pub struct Live {
     mode: Mode,
     /// The bars; `None` if stderr is not a terminal.
     bars: Option<MultiProgress>,
-    /// For each kernel: its bar, and the number of tenths of its messages that were received at its last progress record.
+    /// For each kernel: its bar, and how many tenths of its messages it had received when it wrote its last progress record.
     kernels: BTreeMap<u32, (ProgressBar, u64)>,
 }
 

@@ -290,7 +290,8 @@ pub struct Order {
     pub moves: u32,
 }
 
-/// If a stream has at least this number of messages, at most one doorbell for ten messages is allowed.
+/// If a stream on the native link has at least this number of messages, at most one doorbell for ten messages is allowed. With
+/// kills or moves there is no such limit.
 const STREAM: u64 = 1000;
 
 /// The instance id of the kernel that is killed.

@@ -15,7 +15,8 @@ use crate::capi::{self, Limits, C_TESTS};
 use crate::cmd::{self, BARE_TARGET};
 use crate::{image, provision};
 
-/// The symbols that the header allows the library for this machine to need; and `bcmp`, which compilers use for comparisons.
+/// The undefined symbols that the library for this machine can have. The header names all of them except `bcmp`, which compilers
+/// use for comparisons.
 const DOCUMENTED: [&str; 5] = ["memcpy", "memset", "memcmp", "memmove", "bcmp"];
 /// The compiler flags for a program with sanitizers.
 const SANITIZED: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The step `disassembly`: checks the compiled code of a program that calls every public function of the kernel crates. Before
 //! each doorbell there must be a fence (SPEC A-5, AR-3, RV-3). Unit tests with fake registers cannot show whether the compiler
-//! has moved the fence. A doorbell of an IMSIC is a store like any other, so the check only finds out whether the program has one
-//! with its fence (SPEC RV-7). On x86 each interrupt entry must begin with `endbr64` (SPEC A-12).
+//! has moved the fence. A doorbell of an IMSIC is a store like any other, so the check cannot find each of them. It only checks
+//! that the program has at least one store directly after such a fence (SPEC RV-7). On x86 each interrupt entry must begin with
+//! `endbr64` (SPEC A-12).
 
 mod arm64;
 mod barriers;

@@ -18,7 +18,8 @@ use crate::cmd::{self, Places};
 use crate::{image, provision};
 
 /// The images of the bare-metal kernels in Rust, each with the address at which it is linked. k1.elf is linked in the memory that
-/// the command line of Linux reserves for other kernels. far.elf is not, so the module must refuse to start it.
+/// the command line of Linux reserves for other kernels. far.elf is linked outside of this memory, so the module must refuse to
+/// start it.
 const IMAGES: [(&str, u64); 2] = [("k1.elf", 0x1100_0000), ("far.elf", 0x0800_0000)];
 /// The image of the kernel in C, with the address at which it is linked.
 const C_IMAGE: (&str, u64) = ("k2.elf", 0x1200_0000);

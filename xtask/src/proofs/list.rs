@@ -14,7 +14,7 @@ use super::evidence::{self, Figures};
 const LIST: &str = "tests/proofs.toml";
 const SPEC: &str = "SPEC.md";
 
-/// The content of tests/proofs.toml. The comment at the top of that file explains all fields.
+/// The content of tests/proofs.toml. The comment at the top of that file explains the fields that have no comment here.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct List {
@@ -31,10 +31,12 @@ pub struct List {
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
+    /// The kind of these tests, for the table in docs/evidence.md. In a suite of the kind `compile`, the compiler is the test.
     pub kind: String,
     #[serde(default)]
     pub command: Vec<String>,
     #[serde(default)]
+    /// Environment variables for the command.
     pub env: BTreeMap<String, String>,
     #[serde(default)]
     pub target: String,
@@ -62,6 +64,7 @@ pub struct Row {
     pub suite: String,
     #[serde(default)]
     pub test: String,
+    /// The kind of this test, if it is not that of the suite.
     pub kind: Option<String>,
     pub cannot: Option<String>,
     #[serde(default, rename = "break")]

@@ -79,7 +79,7 @@ impl Release {
     }
 }
 
-/// Returns the stanzas of a deb822 text (`*.sources`) that are used, with only the suites that are used.
+/// Returns the stanzas to use from a deb822 text (`*.sources`). In each stanza, the suites are replaced by those to use.
 pub fn from_deb822(text: &str, release: &Release, wanted: &Suites) -> String {
     let mut out = String::new();
     let mut stanza: Vec<&str> = Vec::new();
@@ -94,7 +94,7 @@ pub fn from_deb822(text: &str, release: &Release, wanted: &Suites) -> String {
     out
 }
 
-/// Returns one stanza, for binary packages only; `None` if it is not used.
+/// Returns one stanza, for binary packages and the suites to use only. `None` if the stanza is not to be used.
 fn deb822_stanza(lines: &[&str], release: &Release, wanted: &Suites) -> Option<String> {
     // A line that begins with a blank continues the field above it.
     let mut fields: Vec<(&str, String)> = Vec::new();
@@ -130,12 +130,12 @@ fn deb822_stanza(lines: &[&str], release: &Release, wanted: &Suites) -> Option<S
     Some(out)
 }
 
-/// Returns the lines of a text in the one-line style (`*.list`) that are used, with only the suites that are used.
+/// Returns the lines to use from a text in the one-line style (`*.list`). In each line, the suite is replaced by one to use.
 pub fn from_one_line(text: &str, release: &Release, wanted: &Suites) -> String {
     text.lines().filter_map(|line| one_line(line, release, wanted)).collect()
 }
 
-/// Returns a line `deb [options] uri suite components...` for each suite that is used; `None` if the line is not used.
+/// Returns a line `deb [options] uri suite components...` for each suite to use. `None` if `line` has no package source to use.
 fn one_line(line: &str, release: &Release, wanted: &Suites) -> Option<String> {
     let line = line.split('#').next()?.trim();
     let rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
