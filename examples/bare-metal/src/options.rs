@@ -12,8 +12,8 @@
 //! - `mk_ipi.messages=N`: the number of messages in the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K`: kernel K has this fault in the middle of its stream, to test that the demo detects it. FAULT is
 //!   one of `hang`, `panic`, `exception`, `lose`, `tear`, `double`. With `mk_ipi.move=` it can also be `keep` or `stale`.
-//!   `keep`: kernel K leaves its doorbell at a CPU that it gives up; this does no harm. `stale`: in addition no kernel follows
-//!   the directory, or waits until others have followed it; the demo must detect this
+//!   `keep`: kernel K leaves its doorbell at a CPU that it gives up; this does no harm. `stale`: the same, and in addition the
+//!   kernels do not follow the directory, and do not wait until others have followed it; the demo must detect this
 //! - `mk_ipi.kill=N:K`: while the kernels stream, the host stops kernel K and starts it again, N times (native only)
 //! - `mk_ipi.move=N`: the host moves a spare CPU N times from one running kernel to the next (native only)
 //! - `mk_ipi.image=ADDRESS+LENGTH`, for the host, once for each kernel that it must start: the location of that kernel's ELF file
@@ -80,8 +80,8 @@ pub enum FaultKind {
     /// Leave the doorbell at a CPU that is given up. Other kernels ring it only as long as the directory lists that CPU for
     /// this kernel.
     Keep,
-    /// As `Keep`. In addition no kernel follows the directory, or waits until others have followed it. So other kernels
-    /// continue to ring the doorbell at that CPU.
+    /// The same as `Keep`. In addition the kernels do not follow the directory, and do not wait until others have followed it.
+    /// So other kernels continue to ring the doorbell at that CPU.
     Stale,
 }
 

@@ -13,7 +13,8 @@ use mk_ipi_abi::PhysCpuId;
 /// MADT flag: the CPU may be used (ACPI 6.5, table 5.22).
 const ENABLED: u32 = 1;
 
-/// Maps ACPI tables for the crate `acpi`. All of memory is mapped already, at a fixed offset, so this only adds the offset.
+/// Maps ACPI tables for the crate `acpi`. All of memory is mapped already, at a fixed offset. So this only adds the offset
+/// (`at`). Here the offset is 0. A guest includes this file too (examples/guest), and can have another offset.
 #[derive(Clone, Copy)]
 struct Mapped;
 
@@ -45,7 +46,8 @@ pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
     Ok(cpus)
 }
 
-/// Searches the first MiB for the RSDP of a BIOS, and returns its physical address. For a kernel that was not told the address.
+/// Searches the first MiB for the RSDP of a BIOS, and returns its physical address. A guest that was not told the address calls
+/// this.
 #[allow(dead_code, reason = "PVH gives the address")]
 pub fn rsdp() -> Option<u64> {
     // SAFETY: the first MiB is mapped, and the search reads only bytes.
