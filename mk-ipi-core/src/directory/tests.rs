@@ -160,6 +160,8 @@ fn a_bad_header_is_no_directory() {
     assert_eq!(open(&words), Err(DirectoryError::NoStamp(0)));
     DirectoryWriter::create(&words, 3, NR).unwrap();
     assert_eq!(open(&words), Ok(3));
+    let shown = std::format!("{:?}", Directory::open(&words).unwrap());
+    assert!(shown.contains("DirectoryHeader"), "{shown}");
     for short in [0, 7] {
         assert_eq!(open(&words[..short]), Err(DirectoryError::TooSmall(64)));
     }

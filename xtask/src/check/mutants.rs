@@ -184,7 +184,7 @@ fn try_changes(
     let status = cmd.status().with_context(|| cmd::shown(&cmd))?;
     // 0: all changes were noticed; 2: some were not; 3: some tests hung.
     match status.code() {
-        Some(0 | 2 | 3) => read(&out),
+        Some(0 | 2 | 3) => Ok(only(read(&out)?, changes)),
         _ => bail!("`{}` ended with {status}", cmd::shown(&cmd)),
     }
 }
@@ -197,6 +197,15 @@ fn read(out: &Path) -> Result<Tried> {
     };
     let noticed = list("caught.txt")?.len() + list("timeout.txt")?.len();
     Ok(Tried { noticed, missed: list("missed.txt")? })
+}
+
+/// The result for `changes` only, if there are any. Cargo-mutants tries each deletion of a field, whatever `--re` says.
+fn only(mut tried: Tried, changes: &[String]) -> Tried {
+    if !changes.is_empty() {
+        tried.missed.retain(|mutant| changes.contains(mutant));
+        tried.noticed = changes.len() - tried.missed.len();
+    }
+    tried
 }
 
 /// A regular expression that matches only this text.
@@ -216,6 +225,15 @@ fn without_place(mutant: &str) -> String {
 mod tests {
     use super::*;
     use crate::cmd::Places;
+
+    #[test]
+    fn in_a_later_round_only_what_was_left_counts() {
+        let tried = || Tried { noticed: 5, missed: vec!["a".to_owned(), "field".to_owned()] };
+        let first = only(tried(), &[]);
+        assert_eq!((first.noticed, first.missed.len()), (5, 2));
+        let later = only(tried(), &["a".to_owned(), "b".to_owned()]);
+        assert_eq!((later.noticed, later.missed), (1, vec!["a".to_owned()]));
+    }
 
     #[test]
     fn a_mutant_is_known_without_its_place() {
