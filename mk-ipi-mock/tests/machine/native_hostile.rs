@@ -3,7 +3,7 @@
 //! N-9 to N-14).
 
 use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, LineTag, Phase, LINE_WORDS};
-use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysRange};
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, Ordering};
 use mk_ipi_core::{Message, SendError, SlotPolicy};
@@ -451,4 +451,23 @@ fn a_sender_that_waits_is_told_once_that_it_is_refused() {
     // After that event `want_space` must not tell the sender to wait, because the sender would get no other event.
     assert_eq!(world.link(0).want_space(id(1), 1), Ok(true));
     assert_eq!(world.send(0, 1, 1), Err(SendError::Quarantined));
+    world.link(0).tick(5, 10);
+    assert_eq!(world.events(0), [], "the event is not repeated");
+}
+
+#[test]
+fn who_waits_rings_once_for_each_request() {
+    let world = World::booted(2);
+    world.fill(0, 1);
+    // Without the tag of the first line the receiver finds no message, and gives no space.
+    let (first, rung) = (world.tag(0, 1, 0), || world.machine.doorbells_at(PhysCpuId(3)));
+    world.machine.poke(first, 0);
+    assert_eq!(world.link(0).want_space(id(1), 1), Ok(false));
+    world.settle();
+    let before = rung();
+    for now in 1..6 {
+        world.link(0).tick(now, 10);
+        world.settle();
+    }
+    assert_eq!(rung(), before);
 }
