@@ -120,16 +120,18 @@ impl<
             return Err(JoinError::Busy);
         }
         self.followed.store(followed(attachments, generation), Ordering::Relaxed);
-        self.has_followed(generation);
+        self.has_followed(directory, generation);
         Ok(generation)
     }
 
     /// Stores in our lanes the generation that we have followed (SPEC N-17). If another CPU has added an instance meanwhile, our
-    /// lane in its region is left out, because that CPU may have used an older entry.
-    fn has_followed(&self, generation: u32) {
+    /// lane in its region is left out, because that CPU may have used an older entry. An instance that the directory has no entry
+    /// for cannot have been added by an older one.
+    fn has_followed(&self, directory: &Directory<'_, P::Word>, generation: u32) {
         // Forget the cached physical ids of our own CPUs, because they may have changed too. 0 means that nothing is cached.
         self.cpus.iter().for_each(|cpu| cpu.physical.store(0, Ordering::Relaxed));
-        for instance in self.instances.all().filter(|instance| instance.has_applied(generation)) {
+        let has_entry = |id: InstanceId| u32::from(id.get()) < directory.nr_instances();
+        for instance in self.instances.all().filter(|i| i.has_applied(generation) || !has_entry(i.id)) {
             instance.sender().into_iter().for_each(|sender| sender.follow(generation));
         }
     }

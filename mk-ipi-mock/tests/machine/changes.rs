@@ -561,3 +561,17 @@ fn a_doorbell_that_moved_to_a_listed_cpu_needs_no_newer_directory() {
     world.send(0, 1, 1).unwrap();
     assert!(!world.tick(0).contains(&(id(1), PeerEvent::ReadDirectory)));
 }
+
+#[test]
+fn an_instance_beyond_the_directory_is_told_what_was_followed_too() {
+    let world = World::joined(&[&[0], &[10, 11]]);
+    let region = world.machine.native_region(world.geometry);
+    let one = world.kernel(1);
+    let config = one.native_config(id(9), life(1));
+    world.links[0].attach_instance(&config, Some(region)).unwrap();
+    let entry = InstanceRecord { doorbell_cpu: PhysCpuId(11), ..world.record(1) };
+    let generation = world.write(entry, &[10, 11]);
+    world.follow(0).0.unwrap();
+    let lane = world.geometry.lane_at(0).unwrap() + 8 * mk_ipi_abi::native::header::ATTACHED as u64;
+    assert_eq!(world.machine.peek(PhysAddr(region.start().0 + lane)) >> 32, u64::from(generation));
+}
