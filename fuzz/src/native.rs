@@ -554,8 +554,6 @@ impl World {
         }
     }
 
-    // ---- events ----
-
     fn look_at_events(&mut self) {
         for n in 0..KERNELS {
             for (peer, event) in self.kernels[n].end.platform().peer_news() {
