@@ -412,9 +412,15 @@ impl Report {
         match self.done {
             Some(true) => {}
             Some(false) => problems.push("the host reported that the run failed (done ok:false)".into()),
-            None => problems.push("the host did not report the end of the run".into()),
+            None => problems.push(self.no_end()),
         }
         problems
+    }
+
+    /// The problem that the host did not report the end of the run.
+    fn no_end(&self) -> String {
+        let last = self.steps.last().map(|step| format!("; its last step was: {}", step.name));
+        format!("the host did not report the end of the run{}", last.unwrap_or_default())
     }
 
     /// Returns all problems of a demo whose kernels were told to do `order`.

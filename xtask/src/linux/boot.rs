@@ -104,6 +104,11 @@ impl Job<'_> {
         self.folder.join("trace.log")
     }
 
+    /// The file to which QEMU writes each reset of a CPU, if there is no trace.
+    fn resets(&self) -> PathBuf {
+        self.folder.join("resets.log")
+    }
+
     /// Makes the folder for the logs. If it exists, the logs of an earlier run are removed.
     fn make_folder(&self) -> Result<()> {
         if self.folder.exists() {
@@ -161,6 +166,8 @@ impl Job<'_> {
         cmd.arg("-append").arg(self.command_line());
         if self.scenario == Scenario::Trace {
             cmd.args(trace::EVENTS.iter().flat_map(|event| ["-trace", event])).arg("-D").arg(self.trace());
+        } else {
+            cmd.args(["-d", "cpu_reset"]).arg("-D").arg(self.resets());
         }
         cmd
     }
@@ -238,6 +245,7 @@ impl Job<'_> {
         let [console, spawned, k1, k2] = self.logs().map(|file| text_of(&file));
         let mut problems: Vec<String> = log::mode_problem(mode, &console).into_iter().collect();
         problems.extend([k1, k2].iter().flat_map(|log| log::failures(mode, log)));
+        problems.extend(log::reset_problem(mode, &text_of(&self.resets())));
         problems.extend(log::problems(mode, &console));
         problems.extend(log::spawned_problems(mode, &spawned));
         if self.scenario == Scenario::All && self.spawns(Generation::Native) {

@@ -31,6 +31,13 @@ const TOGETHER: [(&str, &[&str]); 5] = [
 /// If a line contains one of these texts, it never shows a problem: Linux prints its command line, which can have any text.
 const HARMLESS: [&str; 1] = ["Kernel command line:"];
 
+/// Returns a problem if QEMU's log shows a triple fault. It resets the machine, so QEMU ends with status 0, and no kernel can
+/// report it.
+pub fn reset_problem(mode: Mode, resets: &str) -> Option<String> {
+    let found = resets.lines().any(|line| line.starts_with("Triple fault"));
+    found.then(|| format!("{mode}: a triple fault of a CPU has reset the machine"))
+}
+
 /// Returns a problem for each line of the host's console that shows one.
 pub fn problems(mode: Mode, console: &str) -> Vec<String> {
     let bad = console.lines().filter(|line| is_trouble(line));
@@ -111,6 +118,13 @@ mod tests {
             "[k1] run 1\r\n@{\"kernel\":{\"id\":1}}\r\n@{\"error\":{\"kernel\":1,\"text\":\"panic\"}}\r\n";
         assert_eq!(failures(Mode::Xapic, log).len(), 1);
         assert!(failures(Mode::Xapic, "[k1] an error").is_empty());
+    }
+
+    #[test]
+    fn a_triple_fault_is_seen() {
+        let resets = "CPU Reset (CPU 4)\nEAX=00000000\n";
+        assert_eq!(reset_problem(Mode::Xapic, resets), None);
+        assert!(reset_problem(Mode::Xapic, &format!("{resets}Triple fault\n")).is_some());
     }
 
     #[test]
