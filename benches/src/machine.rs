@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::message::Broken;
 
-/// The CPUs of the two threads.
+/// The CPUs of the two threads that exchange messages. Both can be the same CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpus(pub [CoreId; 2]);
 
@@ -53,7 +53,7 @@ pub fn pin(cpu: CoreId) -> Result<(), Broken> {
 /// does not allow it.
 #[cfg(target_os = "linux")]
 pub fn run_first() -> bool {
-    /// A priority in the middle, below the priority of the kernel's own urgent threads.
+    /// A priority in the middle of the range from 1 to 99. By default, Linux's interrupt threads have the same one.
     const PRIORITY: i32 = 50;
     let param = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: `param` is initialized, and is read only during the call. 0 means this thread.
@@ -93,7 +93,8 @@ pub struct Cache {
 }
 
 impl Topology {
-    /// Reads the topology from `/proc` and `/sys`. Values that the operating system does not give are left out.
+    /// Reads the topology from `/proc` and `/sys`. If the operating system does not give a value, the model is `unknown CPU`, a
+    /// size is empty, `one_core` and `one_package` are `None`, and a cache counts as not shared.
     pub fn of(cpus: Cpus) -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -140,12 +141,14 @@ impl fmt::Display for Topology {
         let Self { model, cpus: [a, b], .. } = self;
         let place = match (self.one_core, self.one_package) {
             (Some(true), _) => "two threads of one core",
-            (_, Some(true)) => "two cores of one package",
+            (Some(false), Some(true)) => "two cores of one package",
+            (None, Some(true)) => "in one package, not known whether they share a core",
             (_, Some(false)) => "in two packages",
-            _ => "not known whether they share a core or a package",
+            (Some(false), None) => "two cores, not known whether they share a package",
+            (None, None) => "not known whether they share a core or a package",
         };
         if a == b {
-            return write!(f, "{model}, both threads on CPU {a}: the times say nothing about the links");
+            return write!(f, "{model}, both threads on CPU {a}: these times do not show how fast messages are between two CPUs");
         }
         let list = |shared: bool| {
             let of_these = self.caches.iter().filter(|cache| cache.shared == shared);
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_says_nothing_is_told_of() {
+    fn a_topology_that_cannot_be_read_is_shown_as_not_known() {
         let topology = Topology::read(Path::new("/nowhere"), "some CPU".into(), [0, 1]);
         assert_eq!(topology.one_core, None);
         assert!(topology.to_string().contains("not known"));

@@ -91,10 +91,10 @@ cases! {
     "N-11" native::what_was_unread_is_delivered_to_the_next_life,
     "N-11" native::a_handler_runs_between_handed_and_credit,
     "N-11" native::the_message_that_a_dead_life_was_at_is_in_doubt,
-    "N-11" native::words_that_a_dead_life_cannot_have_meant_are_not_believed,
+    "N-11" native::impossible_positions_of_a_dead_life_do_not_stop_new_senders,
     "N-11" native::an_attachment_of_the_same_life_loses_nothing,
     "N-11" native::goodbye_and_a_heartbeat_that_stands_still_are_seen,
-    "N-11" native::a_life_may_give_back_what_was_unread,
+    "N-11" native::a_life_may_discard_what_was_unread,
 }
 
 /// A second message type that the cases use, in addition to [`TYPE`].

@@ -12,8 +12,8 @@
 //! | [`peers`] | `peers`: iteration over the other kernels, with the state of each |
 //! | [`bring_up`] | the start of a host from a plan, and of a spawned kernel from its command line |
 //!
-//! The trait [`EndpointExt`] makes the calls methods of every [`Endpoint`]. They use only the public calls of the core. So a call
-//! that a kernel does not use adds no code to the kernel.
+//! The trait [`EndpointExt`] makes the calls methods of every [`Endpoint`]. They use only the public calls of the core. A call that
+//! a kernel does not use adds no code to the kernel.
 //!
 //! **If a message's type has no handler**, the core calls [`Observer::unhandled`](platform::Observer::unhandled) with the
 //! message. Your implementation can pass the message to an [`Inbox`](asynchronous::Inbox) or to a [`Handler`].

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases about the lives of a receiver: which messages the next life hands out, and which events the senders get.
+//!
+//! The number of a message is the position after its last line. `send_all` and `send_number` count the messages instead, from 0:
+//! this count is called `n` here.
 
 use super::{control, hello, Native, BELL, FIRST, LINES};
 use crate::env::{Env, Steps, TYPE};
@@ -26,7 +29,8 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
     env.at(1, || env.expect_from_others(before, 0, 2))?;
     env.with_deaf(1, || {
         env.step()?;
-        // Messages 2 to 4 are sent to a life that does not read them. Later messages are sent after that life has ended.
+        // The messages with `n` from 2 to 4 are sent to a life that does not read them. The later ones are sent after that life
+        // has ended.
         env.not_at(1, || env.send_all(1, 2..5))?;
         env.at(1, || env.detach(1))?;
         env.not_at(1, || {
@@ -42,7 +46,7 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
             let life = if n < before + 2 * others { 1 } else { 2 };
             check!(
                 env.inbox().get(n).is_some_and(|got| got.lives == [1, life]),
-                "each message has the incarnation of the receiver's life that handles it"
+                "each message has the incarnations of the sender's life and of the receiver's life that handles it"
             );
         }
         env.but(1).try_for_each(|lane| {
@@ -118,7 +122,7 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
     let doubts = |number| told.count(1, |event| event == PeerEvent::InDoubt { number });
     let all = || told.count(1, |event| matches!(event, PeerEvent::InDoubt { .. }));
     env.step()?;
-    // In each of six rounds a life of kernel 1 ends in the handler of the first of two messages.
+    // Each of six rounds simulates that a life of kernel 1 ends in the handler of the first of two messages.
     for round in 0..6 {
         let number = 2 * round + 1;
         env.with_deaf(1, || {
@@ -126,7 +130,8 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
             env.not_at(1, || env.send_all(1, 2 * round..2 * round + 2))?;
             env.at(1, || {
                 env.detach(1)?;
-                // A life that ends in the handler of this message leaves its number in HANDED.
+                // No handler runs here. HANDED gets the number of the first message, as if the life had ended in the handler of that
+                // message.
                 env.but(1).try_for_each(|lane| {
                     check!(
                         env.controls(1, lane, [control::CREDIT])? == [number - 1],
@@ -144,8 +149,8 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
                         env.controls(1, lane, words)? == expected,
                         "the message's number is in DOUBT, and CREDIT and HANDED are the position after the message"
                     );
-                    // Now CREDIT is as if this life had ended before it stored CREDIT. The next life must not store the same
-                    // number to DOUBT again.
+                    // Sets CREDIT back, as if the life that was attached above had ended after it stored DOUBT and DOUBTS, and
+                    // before it stored CREDIT. The next life must not store the same number to DOUBT again.
                     env.poke(1, env.control(lane, control::CREDIT), number - 1)
                 })?;
                 env.next_life()?;
@@ -205,7 +210,9 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
     env.unlisten(handle)
 }
 
-pub(crate) fn words_that_a_dead_life_cannot_have_meant_are_not_believed<E: Env>(env: &'static E) -> Outcome {
+pub(crate) fn impossible_positions_of_a_dead_life_do_not_stop_new_senders<E: Env>(
+    env: &'static E,
+) -> Outcome {
     env.go_native()?;
     let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     env.step()?;
@@ -265,7 +272,10 @@ pub(crate) fn an_attachment_of_the_same_life_loses_nothing<E: Env>(env: &'static
     env.at(1, || env.expect_from_others(before, 0, 3))?;
     env.not_at(1, || {
         env.endpoint().tick(0, 100);
-        check!(!told.anything_became(), "the same life reports no message as discarded or in doubt");
+        check!(
+            !told.anything_became(),
+            "after an attachment of the same life no sender is told that a message is discarded or in doubt"
+        );
         Ok(())
     })?;
     env.at(1, || {
@@ -281,7 +291,7 @@ pub(crate) fn an_attachment_of_the_same_life_loses_nothing<E: Env>(env: &'static
 }
 
 /// This must stay the last case. It calls `discard_unread`, so every later life of kernel 1 discards the unread messages.
-pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> Outcome {
+pub(crate) fn a_life_may_discard_what_was_unread<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let discarded = |after, to| told.count(1, |event| event == PeerEvent::Discarded { after, to });
@@ -292,7 +302,7 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     env.with_deaf(1, || {
         env.step()?;
         env.not_at(1, || {
-            // A message of one line with number 3, and a message of five lines with number 8.
+            // The message with `n` = 2 takes one line and has number 3. The next one takes five lines and has number 8.
             env.send_all(1, 2..3)?;
             check!(env.try_send(1, 0, 256) == Ok(8), "a message can be sent");
             Ok(())
@@ -332,7 +342,7 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     env.at(1, || env.expect_from_others(before, 0, 6))?;
     env.with_deaf(1, || {
         env.step()?;
-        // One life ends in the handler of message 13. The next life discards the messages after it. The life after that finds no
+        // One life ends in the handler of the message with number 13 (`n` = 6). The next life discards the messages after it. The life after that finds no
         // unread message.
         env.not_at(1, || env.send_all(1, 6..9))?;
         env.at(1, || {
@@ -345,7 +355,10 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     })?;
     env.not_at(1, || {
         (3..6).for_each(|now| env.endpoint().tick(now, 100));
-        check!(told.once(1, PeerEvent::InDoubt { number: 13 }), "the message whose handler ran is in doubt");
+        check!(
+            told.once(1, PeerEvent::InDoubt { number: 13 }),
+            "a message whose number is in HANDED, but above CREDIT, is in doubt"
+        );
         check!(
             discarded(13, 15) == 1 && all() == 2,
             "the messages after the one in doubt are reported as discarded, once"

@@ -76,7 +76,7 @@ page_ram:
 
 /*
  * Each of the 16 vectors has 128 bytes. Vector 5, the IRQ of this exception level, goes to `interrupt`. Each other vector
- * switches to the exception stack and ends the machine.
+ * switches to the exception stack and calls `exception`, which does not return.
  */
     .text
     .macro fatal number

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The handler of exceptions: it reports the exception and ends the machine. Interrupts are handled in controller.rs.
+//! The handler of exceptions. It reports the exception, and then ends the machine. A kernel that serves only halts itself. IRQs are
+//! handled in controller.rs.
 
 use crate::console;
 use crate::machine::Exit;
