@@ -16,8 +16,8 @@ pub enum Floor {
     /// One line, which both sides write in turn. It is transferred once in each direction. A lane cannot work like this, because
     /// each of its lines has one writer.
     BothWrite,
-    /// This number of lines in each direction. Only one side writes a line, so the line is transferred twice: the writer fetches
-    /// it, and then the reader.
+    /// This number of lines in each direction. Each line has one writer and one reader. In each round trip it is transferred
+    /// twice: to the writer, and then to the reader.
     OneWriter(usize),
 }
 
@@ -25,13 +25,14 @@ pub enum Floor {
 const LINE: usize = 8;
 
 impl Floor {
-    /// The floor of a message of this size: as many lines as its bytes need, and one more word that says that the message is
-    /// complete.
+    /// The floor of a message of this size: as many lines as are needed for its bytes and one more word, which says that
+    /// the message is complete.
     pub const fn of(bytes: usize) -> Self {
         Self::OneWriter((bytes + 8).div_ceil(8 * LINE))
     }
 
-    /// The floors that are measured with messages of this size. The first is the floor of that size.
+    /// The floors that are measured in the same rounds as the contenders with messages of this size. The first is the floor of
+    /// this size.
     pub fn beside(bytes: usize) -> Vec<Self> {
         let own = Self::of(bytes);
         let others = [Self::BothWrite, Self::OneWriter(1), Self::OneWriter(5)];
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn each_floor_stands_once_and_its_own_first() {
+    fn each_floor_is_listed_once_and_the_floor_of_the_size_first() {
         assert_eq!(Floor::beside(48), [Floor::OneWriter(1), Floor::BothWrite, Floor::OneWriter(5)]);
         assert_eq!(Floor::beside(256), [Floor::OneWriter(5), Floor::BothWrite, Floor::OneWriter(1)]);
         assert_eq!(Floor::beside(4096).len(), 4);

@@ -22,7 +22,7 @@ bitflags::bitflags! {
         /// This APIC sent a message that no APIC accepted. AMD's CPUs report this (AMD64 APM vol. 2, 24593, "APIC Error
         /// Interrupts"). Of Intel's CPUs, only P6 and Pentium report it.
         const SEND_ACCEPT = 1 << 2;
-        /// This APIC received a message that no APIC accepted (P6 and Pentium only).
+        /// A message arrived at this APIC, and no APIC accepted it, not even this one (P6 and Pentium only).
         const RECEIVE_ACCEPT = 1 << 3;
         /// Software wrote a command for a lowest-priority interrupt, and this CPU cannot send such interrupts.
         const REDIRECTABLE_IPI = 1 << 4;
@@ -76,11 +76,12 @@ enum BootCpu {
     Unknown,
     /// `with_boot_cpu` named it.
     Told(PhysCpuId),
-    /// `new` ran on this CPU, and found the flag in its `IA32_APIC_BASE`.
+    /// `new` ran on this CPU, and its `IA32_APIC_BASE` has the flag BSP.
     Flagged(PhysCpuId),
 }
 
-/// Checks that this CPU's id fits into the id register of `mode`. If the CPU does not report its 32-bit id, this returns `Ok`.
+/// In xAPIC mode, checks that this CPU's 32-bit id is at most 254, because 255 stands for all CPUs. Returns `Ok` without a check
+/// in x2APIC mode, or if the CPU does not report its 32-bit id.
 fn has_room(mode: Mode, io: &impl ApicIo) -> Result<(), ModeError> {
     match (mode, io.long_id()) {
         (Mode::XApic, Some(id @ 0xff..)) => Err(ModeError::IdTooLong(id)),
@@ -107,8 +108,9 @@ impl<Io: ApicIo> LocalApic<Io> {
     /// it also fails if the page is not mapped ([`ModeError::NotMapped`]), or if the CPU's id is above 254
     /// ([`ModeError::IdTooLong`]). [`Mode`] says what all kernels of a machine must do if it has a CPU with such an id.
     ///
-    /// If this CPU booted the machine, the object keeps the id of this CPU ([`boot_cpu`](Self::boot_cpu)). The call reads the
-    /// flag of the boot CPU and the id with interrupts off, so that both are of the same CPU.
+    /// If this CPU booted the machine, the object keeps the id of this CPU ([`boot_cpu`](Self::boot_cpu)). The call reads
+    /// the flag BSP and the id of this CPU with interrupts off, so that the code cannot move to another CPU between the two
+    /// reads.
     pub fn new(io: Io) -> Result<Self, ModeError> {
         let mode = match Mode::read(&io)? {
             Mode::XApic if !io.has_mmio() => return Err(ModeError::NotMapped),
@@ -129,7 +131,7 @@ impl<Io: ApicIo> LocalApic<Io> {
     ///
     /// The machine's first kernel finds the id by the flag of the boot CPU (Intel SDM vol. 3A, 10.4.4), or in the ACPI MADT,
     /// whose first processor entry should be the boot CPU (ACPI 6.5, 5.2.12.1). It must pass the id to the kernels that it
-    /// starts. If `new` found the flag on its CPU, `cpu` is ignored. If `cpu` is wrong, [`start_cpu`](crate::start_cpu) and
+    /// starts. If `new` found the flag BSP on its CPU, `cpu` is ignored. If `cpu` is wrong, [`start_cpu`](crate::start_cpu) and
     /// [`stop_cpu`](crate::stop_cpu) can reset the machine.
     #[must_use]
     pub fn with_boot_cpu(mut self, cpu: PhysCpuId) -> Self {
@@ -150,7 +152,9 @@ impl<Io: ApicIo> LocalApic<Io> {
     /// final, so the check can come too early.
     ///
     /// Each `ring` also clears the errors that the APIC recorded before it, so [`read_errors`](Self::read_errors) does not return
-    /// them any more. [`DoorbellError::Stuck`] can also mean that the interrupt was sent, but stays in this APIC.
+    /// them any more. With this check [`DoorbellError::Stuck`] has a second meaning in xAPIC mode: the command of this doorbell
+    /// was written, but its interrupt did not leave this APIC in time. Without the check `ring` returns `Stuck` only if it has
+    /// written no command.
     #[must_use]
     pub fn with_error_check(mut self) -> Self {
         self.checks_errors = true;
@@ -167,8 +171,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         }
     }
 
-    /// Checks that this CPU's APIC is in the mode for which the object was made, and that this CPU's id fits into the id register
-    /// of that mode. Each CPU of the kernel must call it once.
+    /// Checks that this CPU's APIC is in the mode for which the object was made, and, if the CPU reports its 32-bit id, that this
+    /// id can be used in that mode. Each CPU of the kernel must call it once.
     pub fn confirm_mode(&self) -> Result<(), ModeError> {
         match Mode::read(&self.io)? {
             mode if mode == self.mode => has_room(mode, &self.io),
@@ -187,8 +191,8 @@ impl<Io: ApicIo> LocalApic<Io> {
     }
 
     /// Reads the physical id of this CPU. Peers send doorbells to this id, and a slot of RFC v2 has this id as its index. In
-    /// xAPIC mode the register has 8 bits: [`new`](Self::new) and [`confirm_mode`](Self::confirm_mode) have checked that the id
-    /// fits.
+    /// xAPIC mode the register has 8 bits. If the CPU reports its 32-bit id, [`new`](Self::new) and
+    /// [`confirm_mode`](Self::confirm_mode) have refused an id that is longer.
     pub fn apic_id(&self) -> PhysCpuId {
         let id = self.read(Register::Id);
         PhysCpuId(match self.mode {
@@ -226,7 +230,7 @@ impl<Io: ApicIo> LocalApic<Io> {
     /// First the call ends the interrupts that a former kernel left in service. There are some if that kernel was stopped inside
     /// an interrupt handler and replaced without a reset, for example by kexec. An interrupt in service holds back all
     /// interrupts of the same or a lower priority until it is ended (10.8.4, 10.8.5). The EOI of a level-triggered interrupt also
-    /// goes to the I/O APICs: without it they would not raise that line again. A CPU that was started by
+    /// goes to the I/O APICs: without it they would send no further interrupt for that input. A CPU that was started by
     /// [`start_cpu`](crate::start_cpu) has no interrupts in service, because INIT clears them.
     ///
     /// Software cannot clear interrupts that are requested but not yet taken (the IRR). The CPU takes them when its interrupts
@@ -235,8 +239,9 @@ impl<Io: ApicIo> LocalApic<Io> {
     /// # Safety
     ///
     /// When interrupts are switched on, the IDT has an entry for `spurious`, whose handler must not call [`eoi`](Self::eoi). It
-    /// also has an entry for every vector that a kernel can send to this CPU, or has sent while another kernel ran on it. No
-    /// handler of this kernel has an interrupt in service on this CPU, because the call ends all of them.
+    /// also has an entry for every vector that a kernel can send to this CPU, or has sent while another kernel ran on it. When
+    /// the call is made, no handler of this kernel has an interrupt in service on this CPU: the call would end that interrupt
+    /// before the handler does.
     pub unsafe fn enable(&self, spurious: SpuriousVector) {
         self.end_all_in_service();
         // SAFETY: both values are legal in both modes. The caller promises the handlers.
@@ -293,8 +298,9 @@ impl<Io: ApicIo> LocalApic<Io> {
     ///
     /// # Safety
     ///
-    /// The same as for `send`. The CPU is in xAPIC mode. An interrupt handler that sends between the two writes restores the high
-    /// half.
+    /// The same as for `send`. The CPU is in xAPIC mode. Its maskable interrupts are off, or the caller is an NMI handler. An NMI
+    /// handler that writes the ICR between the two writes restores the high half before it returns
+    /// ([`ring_from_nmi`](Doorbell::ring_from_nmi)).
     unsafe fn send_xapic(&self, icr: Icr) -> Result<(), DoorbellError> {
         let high = icr.xapic_high().ok_or(DoorbellError::Unreachable(PhysCpuId(icr.destination().into())))?;
         self.wait_idle()?;
@@ -359,10 +365,11 @@ impl<Io: ApicIo> LocalApic<Io> {
         match self.mode {
             // SAFETY: the CPU is in xAPIC mode, and `new` has checked that the page is mapped.
             Mode::XApic => unsafe { self.io.mmio_read(register) },
-            // Bits 63:32 of a 32-bit register are reserved (Intel SDM vol. 3A, 10.12.1.2).
+            // In x2APIC mode a 32-bit register is read by an MSR of 64 bits, whose bits 63:32 are reserved (Intel SDM vol. 3A,
+            // 10.12.1.2).
             #[expect(clippy::cast_possible_truncation, reason = "see above")]
-            // SAFETY: the CPU is in x2APIC mode. Every register except `IcrHigh` has an MSR, and `IcrHigh` is read only in xAPIC
-            // mode.
+            // SAFETY: the CPU is in x2APIC mode. Every register except `IcrHigh` has an MSR, and no call reads `IcrHigh` in
+            // x2APIC mode.
             Mode::X2Apic => unsafe { self.io.rdmsr(register.msr()) as u32 },
         }
     }
@@ -371,7 +378,7 @@ impl<Io: ApicIo> LocalApic<Io> {
     ///
     /// `value` is legal for `register`, and the caller has the right to cause the effect of the write.
     // Inlined, so that the instructions before each WRMSR load the number of its register as a constant. The check of the
-    // disassembly needs this to find the WRMSRs to the ICR (SPEC A-5).
+    // disassembly must know the register of every WRMSR, to tell the WRMSRs to the ICR from the others (SPEC A-5).
     #[inline(always)]
     unsafe fn write(&self, register: Register, value: u32) {
         match self.mode {
@@ -393,7 +400,7 @@ unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let icr = Icr::fixed(vector, self.reach(cpu)?);
         if self.checks_errors {
-            // SAFETY: the command interrupts only `cpu`, with a vector that the kernel of this CPU expects.
+            // SAFETY: the command interrupts only `cpu`, with a vector that the kernel on `cpu` expects.
             return unsafe { self.send_checked(icr) };
         }
         // SAFETY: as above.
@@ -401,7 +408,8 @@ unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
     }
 
     /// The NMI may have interrupted a send between its two ICR writes. So in xAPIC mode this method first reads the high half of
-    /// the ICR. After its own interrupt has left the APIC, it writes that value back (SPEC A-9).
+    /// the ICR. Then it sends, and waits until its own interrupt has left the APIC or the wait has failed. At last it writes that
+    /// value back (SPEC A-9).
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let icr = Icr::fixed(vector, self.reach(cpu)?);
         if self.mode == Mode::X2Apic {

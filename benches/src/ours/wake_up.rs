@@ -30,7 +30,8 @@ pub struct WakeUp {
     pub idle_peers: u8,
     /// The time from the send to the end of the deferred work.
     pub nanos: Quartiles,
-    /// The accesses to shared memory in that time.
+    /// The accesses to shared memory in one wake-up. They are counted in other wake-ups than the timed ones, because counting
+    /// takes time.
     pub accesses: Accesses,
 }
 
@@ -81,7 +82,7 @@ impl<W: Zero> Sleeper<W> {
     fn with_idle(peers: u8) -> Result<Self> {
         let geometry = Geometry::default_for(MAX_LANES)
             .context("there is no default geometry for this number of lanes")?;
-        // A peer's region has only the lanes up to its own. They are as short as possible.
+        // The region of peer `id` has only the lanes 0 to `id`: lane `id` is the peer's own. The lanes are as short as possible.
         let of_peer = |id: u8| {
             Geometry::new(u32::from(id) + 1, MIN_LINES, 48).context("the geometry of a peer is not valid")
         };
@@ -97,7 +98,8 @@ impl<W: Zero> Sleeper<W> {
             peer.send(sleeper.me, NUMBERED, &[id]).ok().context("a peer could not send")?;
             ensure!(sleeper.kernel.run_deferred().messages == 1, "a peer's message was not handled");
         }
-        // During these wake-ups the work is done that is done only once, such as the last hellos and answers.
+        // Some work is done only once, for example the last hellos and the answers to them. These wake-ups do it, so that the
+        // measured ones do not.
         (0..64).try_for_each(|_| sleeper.wake())?;
         Ok(sleeper)
     }
