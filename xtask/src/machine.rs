@@ -242,6 +242,11 @@ impl Watched {
             }
         }
         run.problems.extend(exit_problem(qemu.0.wait()?, self.success));
+        // If a signal has ended QEMU, its status can be 0, and only its last message says so.
+        if run.report.done.is_none() {
+            let said = run.tail.iter().rev().find(|line| line.starts_with(QEMU_SAYS));
+            run.problems.extend(said.map(|line| format!("the last message of QEMU itself: {line}")));
+        }
         Ok(run)
     }
 }
@@ -252,16 +257,18 @@ fn exit_problem(status: ExitStatus, success: i32) -> Option<String> {
 }
 
 /// Returns a channel that receives each line of both streams as soon as it comes. It is closed when both streams are closed. The
-/// lines of stderr get the prefix `qemu: `.
+/// lines of stderr get the prefix [`QEMU_SAYS`].
 fn lines_of(stdout: impl Read + Send + 'static, stderr: impl Read + Send + 'static) -> Receiver<String> {
     // The channel has a bound. Otherwise a kernel that prints without end could fill our memory.
     let (tx, rx) = mpsc::sync_channel(1024);
     let errors = tx.clone();
     thread::spawn(move || forward(stdout, &tx, ""));
-    thread::spawn(move || forward(stderr, &errors, "qemu: "));
+    thread::spawn(move || forward(stderr, &errors, QEMU_SAYS));
     rx
 }
 
+/// The prefix of the lines that QEMU itself writes to stderr.
+const QEMU_SAYS: &str = "qemu: ";
 /// A line that has more bytes than this is split.
 const LINE: u64 = 4096;
 
