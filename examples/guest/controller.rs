@@ -24,7 +24,7 @@ impl Controller {
         self.0.boot_cpu()
     }
 
-    /// Always fails, because a guest moves no CPUs.
+    /// Does not return: a call is a fatal error, because a guest moves no CPUs.
     pub fn lead(&self, vector: Vector, _: bool) {
         fatal!("the handler of vector {} cannot be changed", vector.get())
     }

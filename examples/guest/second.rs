@@ -3,12 +3,12 @@
 
 use mk_ipi_abi::PhysCpuId;
 
-/// Always fails, because there is no second CPU.
+/// Does not return: a call is a fatal error, because there is no second CPU.
 pub fn physical_id() -> PhysCpuId {
     fatal!("this kernel has only one CPU")
 }
 
-/// Always fails, because there is no second CPU.
+/// Does not return: a call is a fatal error, because there is no second CPU.
 pub fn entry() -> u64 {
     fatal!("this kernel has only one CPU")
 }

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_with_any_other_bit_is_no_cpus() {
+    fn an_id_with_a_bit_outside_of_the_affinity_is_rejected() {
         for bit in 0..64 {
             let is_affinity = matches!(bit, 0..=23 | 32..=39);
             assert_eq!(Affinity::new(PhysCpuId(1 << bit)).is_some(), is_affinity, "bit {bit}");

@@ -858,11 +858,12 @@ int mk_ipi_join(struct mk_ipi *mk,
  *
  * Returns -EINVAL if `mk` is not an instance of the library; -ENODEV if there is no directory, or the entry of an instance in
  * the table is invalid; -EAGAIN while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry,
- * while another CPU runs `mk_ipi_follow`, and if an instance was added meanwhile; -EBUSY while calls use an instance that must
- * be removed. After -EAGAIN, -EBUSY and an invalid entry, call again. If another CPU runs `mk_ipi_follow`, this call has applied
- * nothing. Otherwise it has applied all other changes.
+ * while another CPU runs `mk_ipi_follow`, and if another CPU added an instance during the call; -EBUSY while calls use an
+ * instance that must be removed. After -EAGAIN, -EBUSY and an invalid entry, call again. If another CPU runs `mk_ipi_follow`,
+ * this call has applied nothing. Otherwise it has applied all other changes.
  *
- * Context: may sleep; one caller at a time. Call it periodically: if nothing has changed, it takes one load. Call it also after
+ * Context: may sleep; one caller at a time. Call it periodically: if the host counts its changes, and nothing has changed, it
+ * reads only one word of the directory. Call it also after
  * `MK_IPI_EVENT_READ_DIRECTORY`, but not from the operation that reports this event. `callback` may send and register, and must
  * not call `mk_ipi_fini`.
  *
@@ -1684,8 +1685,8 @@ void multikernel_unregister_handler(struct mk_ipi_handler *handler);
  * Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. If `data` is NULL, sends `data_size` zeros.
  *
  * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region, or if there is
- * no default instance of the library. For a message of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type`
- * are sent.
+ * no default instance of the library. If these checks pass and the message has 0 bytes, it returns 0, and nothing is sent. Only
+ * the low 32 bits of `type` are sent.
  *
  * It also returns errors that the patch does not have, and then nothing was sent: -EBUSY on exclusive slots, -ENOSPC and -EAGAIN
  * on the native link, -ENXIO if the doorbell cannot reach the CPU, and the other errors of `mk_ipi_send`. If the message was
@@ -1729,8 +1730,8 @@ int mk_receive_pfn(struct mk_ipi_data *data,
 /**
  * Maps the page of 4096 bytes that a message names, write-back cached. The operation `peer_may_share` must allow it.
  *
- * Returns the address; NULL after any error. Context: may sleep. So a callback must not call it: it should copy the message, and
- * map the page later.
+ * Returns the address; NULL after any error. Context: may sleep. So a callback must not make this call. It should copy the
+ * message, and map the page later.
  *
  * Safety:
  * `data` is NULL, or points to a message.
@@ -1969,11 +1970,11 @@ int mk_ipi_clear_claims(struct mk_ipi *mk,
  * Finds instances whose lanes in our native region say that they have this region mapped, and that they have not followed the
  * directory to `generation`. Such an instance can still ring a CPU, or use a region, that only an older generation named. The
  * host calls this before it gives a CPU or a region to another instance. Calls `callback`, unless it is NULL, with `ctx` for
- * each such instance.
+ * each such instance. This kernel's own instance is never among them.
  *
- * A life that was killed is found too, because what it wrote into our region stays. Only the host knows whether the CPUs of that
- * life have stopped. Returns the number of instances found; -EINVAL if `mk` is not an instance of the library, or has no native
- * region of its own. Context: any but NMI. It reads all lanes.
+ * A life that was killed is found too, because its lane in our region still says that it has the region mapped. Only the host
+ * knows whether the CPUs of that life have stopped. Returns the number of instances found; -EINVAL if `mk` is not an instance of
+ * the library, or has no native region of its own. Context: any but NMI. It reads all lanes.
  *
  * Safety:
  * As `mk_ipi_follow`.

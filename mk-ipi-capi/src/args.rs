@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks of arguments from C: numbers, lists, pointers to results.
+//! Checks of arguments from C (numbers, lists, pointers to results), and the return values of C calls.
 
 use crate::instance::Instance;
 use core::ffi::{c_int, c_void};
@@ -32,7 +32,7 @@ pub(crate) fn wide_code(result: Result<u32, Errno>) -> i64 {
     result.map_or_else(|e| e.to_c().into(), i64::from)
 }
 
-/// The error number of a C call that could not open a directory.
+/// The error number of a C call that could not create, take over or open a directory.
 pub(crate) const fn errno_of(error: DirectoryError) -> Errno {
     match error {
         DirectoryError::NoStamp(_) | DirectoryError::Version(_) => Errno::EPROTO,
@@ -101,7 +101,7 @@ pub(crate) unsafe fn cpus_at<'a>(from: *const u64, count: u32) -> Result<&'a [Ph
     Ok(unsafe { core::slice::from_raw_parts(from.as_ptr(), count as usize) })
 }
 
-/// The array at `to`, which this function fills with 0. Its length is `room`, but at most [`MAX_ENTRY_CPUS`].
+/// The first `room` ids at `to`, but at most [`MAX_ENTRY_CPUS`]. This function sets these ids to 0.
 /// `EINVAL` for NULL, and for a misaligned pointer.
 ///
 /// # Safety
@@ -118,7 +118,8 @@ pub(crate) unsafe fn room_at<'a>(to: *mut u64, room: u32) -> Result<&'a mut [Phy
     }
 }
 
-/// The 64-bit words in `len` bytes at `memory`. `EINVAL` for NULL, for a misaligned pointer, and if `len` is above `isize::MAX`.
+/// The complete 64-bit words in the `len` bytes at `memory`. `EINVAL` for NULL, for a misaligned pointer, and if `len` is above
+/// `isize::MAX`.
 ///
 /// # Safety
 ///
@@ -134,7 +135,8 @@ pub(crate) unsafe fn words_at<'a>(memory: *const c_void, len: usize) -> Result<&
     Ok(unsafe { core::slice::from_raw_parts(words.as_ptr(), len >> 3) })
 }
 
-/// The region that C describes by its address and length. `None` if both are 0.
+/// The region that C describes by its address and length. `None` if both are 0. `EINVAL` if only the length is 0, or if the
+/// region ends above [`PhysAddr::LIMIT`].
 pub(crate) fn region_of(start: u64, len: u64) -> Result<Option<PhysRange>, Errno> {
     match (start, len) {
         (0, 0) => Ok(None),

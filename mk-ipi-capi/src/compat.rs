@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The calls of generation RFC v2, with the names and results of the Linux patch. They use the default instance of the library.
+//! The calls of generation RFC v2, with the names and results of the Linux patch. The calls that send can also return errors that
+//! the patch does not have. All calls use the default instance of the library.
 
 use crate::args::{call, code, id_of, place};
 use crate::early;
@@ -63,8 +64,8 @@ pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
 /// Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. If `data` is NULL, sends `data_size` zeros.
 ///
 /// Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region, or if there is
-/// no default instance of the library. For a message of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type`
-/// are sent.
+/// no default instance of the library. If these checks pass and the message has 0 bytes, it returns 0, and nothing is sent. Only
+/// the low 32 bits of `type` are sent.
 ///
 /// It also returns errors that the patch does not have, and then nothing was sent: -EBUSY on exclusive slots, -ENOSPC and -EAGAIN
 /// on the native link, -ENXIO if the doorbell cannot reach the CPU, and the other errors of `mk_ipi_send`. If the message was
@@ -157,8 +158,8 @@ pub unsafe extern "C" fn mk_receive_pfn(data: *mut mk_ipi_data, out_pfn: *mut c_
 
 /// Maps the page of 4096 bytes that a message names, write-back cached. The operation `peer_may_share` must allow it.
 ///
-/// Returns the address; NULL after any error. Context: may sleep. So a callback must not call it: it should copy the message, and
-/// map the page later.
+/// Returns the address; NULL after any error. Context: may sleep. So a callback must not make this call. It should copy the
+/// message, and map the page later.
 ///
 /// # Safety
 ///

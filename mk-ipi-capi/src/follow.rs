@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Following the directory: applying its changes while this kernel runs.
+//! Changes of the directory while this kernel runs: `mk_ipi_follow` applies them, and `mk_ipi_behind` finds the kernels that have
+//! not applied them yet.
 
 use crate::args::{call, code, count_of, wide_code};
 use crate::instance::{at, mk_ipi};
@@ -21,11 +22,12 @@ use mk_ipi_core::Followed;
 ///
 /// Returns -EINVAL if `mk` is not an instance of the library; -ENODEV if there is no directory, or the entry of an instance in
 /// the table is invalid; -EAGAIN while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry,
-/// while another CPU runs `mk_ipi_follow`, and if an instance was added meanwhile; -EBUSY while calls use an instance that must
-/// be removed. After -EAGAIN, -EBUSY and an invalid entry, call again. If another CPU runs `mk_ipi_follow`, this call has applied
-/// nothing. Otherwise it has applied all other changes.
+/// while another CPU runs `mk_ipi_follow`, and if another CPU added an instance during the call; -EBUSY while calls use an
+/// instance that must be removed. After -EAGAIN, -EBUSY and an invalid entry, call again. If another CPU runs `mk_ipi_follow`,
+/// this call has applied nothing. Otherwise it has applied all other changes.
 ///
-/// Context: may sleep; one caller at a time. Call it periodically: if nothing has changed, it takes one load. Call it also after
+/// Context: may sleep; one caller at a time. Call it periodically: if the host counts its changes, and nothing has changed, it
+/// reads only one word of the directory. Call it also after
 /// `MK_IPI_EVENT_READ_DIRECTORY`, but not from the operation that reports this event. `callback` may send and register, and must
 /// not call `mk_ipi_fini`.
 ///
@@ -51,7 +53,7 @@ pub unsafe extern "C" fn mk_ipi_follow(
                     Followed::LeftOut(e) => (MK_IPI_FOLLOWED_LEFT_OUT, Some(e.errno())),
                 };
                 match (callback, error) {
-                    // SAFETY: the kernel's own function and context.
+                    // SAFETY: the caller promises that `callback` may be called with `ctx`.
                     (Some(f), _) => unsafe { f(id.get().into(), what, error.map_or(0, Errno::to_c), ctx) },
                     (None, Some(error)) => platform.left_out(id, error),
                     (None, None) => {}
@@ -65,11 +67,11 @@ pub unsafe extern "C" fn mk_ipi_follow(
 /// Finds instances whose lanes in our native region say that they have this region mapped, and that they have not followed the
 /// directory to `generation`. Such an instance can still ring a CPU, or use a region, that only an older generation named. The
 /// host calls this before it gives a CPU or a region to another instance. Calls `callback`, unless it is NULL, with `ctx` for
-/// each such instance.
+/// each such instance. This kernel's own instance is never among them.
 ///
-/// A life that was killed is found too, because what it wrote into our region stays. Only the host knows whether the CPUs of that
-/// life have stopped. Returns the number of instances found; -EINVAL if `mk` is not an instance of the library, or has no native
-/// region of its own. Context: any but NMI. It reads all lanes.
+/// A life that was killed is found too, because its lane in our region still says that it has the region mapped. Only the host
+/// knows whether the CPUs of that life have stopped. Returns the number of instances found; -EINVAL if `mk` is not an instance of
+/// the library, or has no native region of its own. Context: any but NMI. It reads all lanes.
 ///
 /// # Safety
 ///
@@ -87,7 +89,7 @@ pub unsafe extern "C" fn mk_ipi_behind(
         let looked = instance.end.behind(generation, |id, incarnation| {
             count = count.wrapping_add(1);
             if let Some(f) = callback {
-                // SAFETY: the kernel's own function and context.
+                // SAFETY: the caller promises that `callback` may be called with `ctx`.
                 unsafe { f(id.get().into(), incarnation.get(), ctx) };
             }
         });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The figures as CSV, with a line for each floor and each contender of each workload.
+//! The figures as CSV, with a line for each floor and each contender of each workload. The columns `floor_*` and `best_peer_*`
+//! are ratios: the time, divided by the floor of this message size, or by the time of the best peer.
 
 use super::Report;
 use crate::link::{Label, Room};
@@ -9,7 +10,8 @@ const HEADER: &str = "kind,bytes,name,ours,interface,messages,memory_bytes,pause
     floor_q1,floor_median,floor_q3,best_peer_q1,best_peer_median,best_peer_q3\n";
 
 impl Report {
-    /// The text of the CSV file. The line of a floor has no values in the columns about messages.
+    /// The text of the CSV file. In the line of a floor, `interface` is `floor`, and the columns `ours`, `messages`,
+    /// `memory_bytes` and `best_peer_*` are empty.
     pub fn csv(&self) -> String {
         let mut text = HEADER.to_owned();
         for workload in &self.workloads {

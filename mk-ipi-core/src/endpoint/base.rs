@@ -27,11 +27,12 @@ pub(super) struct Cpu<const QUEUE: usize> {
     pub(super) queue: Queue<QUEUE>,
     /// Whether a message was left in this CPU's slot because the queue was full or in use.
     pub(super) left: AtomicBool,
-    /// How many callbacks this CPU is running. A poller of this CPU counts as one.
+    /// How many callbacks this CPU is running. A pass over the lanes counts as one from its first callback to its end. A poller
+    /// of this CPU counts as one for as long as it exists.
     pub(super) callbacks: AtomicU32,
     pub(super) ringing: Ringing,
-    /// This CPU's physical id, plus one; 0 until the id was read. The id is kept here because reading it takes longer than a
-    /// send.
+    /// This CPU's physical id, plus one; 0 if it is not cached. It is cached because reading it takes longer than a send. When
+    /// `follow` has applied a change of the directory, it forgets the id.
     pub(super) physical: AtomicU64,
     pub(super) counters: Counters,
 }
@@ -62,8 +63,8 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
     }
 }
 
-/// Calls the function when this value is dropped, unless [`defuse`](Self::defuse) was called. It is needed for handlers that
-/// unwind. Only handlers in tests that run as programs do this.
+/// Calls the function when this value is dropped, unless [`defuse`](Self::defuse) was called. It is needed if a handler panics
+/// and the panic unwinds. A panic unwinds only in ordinary programs, for example in tests, and not in a kernel.
 pub(super) struct OnUnwind<F: Fn()>(pub(super) F);
 
 impl<F: Fn()> OnUnwind<F> {
@@ -86,8 +87,8 @@ impl<F: Fn()> Drop for OnUnwind<F> {
 /// - `CPUS`: the largest number of CPUs of this kernel. Each [`ThisCpu::index`](crate::platform::ThisCpu::index) is below it.
 ///   CPUs of other kernels do not count.
 /// - `HANDLERS`: the largest number of registered handlers.
-/// - `QUEUE`: how many messages can wait for the deferred work on one CPU, a power of two. One run of the deferred work handles
-///   at most this number of messages.
+/// - `QUEUE`: one run of the deferred work handles at most this number of messages, a power of two. On RFC v2 this is also how
+///   many messages can wait on one CPU for the deferred work.
 /// - `INSTANCES`: the ids of all instances in the table are below this number. At most 256.
 ///
 /// All methods take `&self` and may be called from any CPU at any time, unless they say otherwise.
@@ -101,7 +102,7 @@ pub struct Endpoint<
     const INSTANCES: usize = 256,
 > {
     pub(super) platform: P,
-    /// Our [`Claim`] as a `data_size`; 0 until `identify`.
+    /// Our [`Claim`] as a `data_size`; 0 while we have no identity.
     pub(super) identity: AtomicU64,
     pub(super) instances: InstanceTable<P::Word, INSTANCES>,
     pub(super) registry: Registry<H, HANDLERS>,
@@ -111,20 +112,22 @@ pub struct Endpoint<
     pub(super) discard: AtomicBool,
     /// The doorbell of a new life of ours, as a [`Bell`](mk_ipi_abi::native::Bell) word; 0 for the doorbell in the directory.
     pub(super) bell: AtomicU64,
-    /// Instances whose lanes need work: they wait for an answer or for space, or have unflushed posts.
+    /// Instances that need work: we wait for their answer, or for space in our lane to them; our lane has unflushed posts; or a
+    /// word of theirs contradicts our copy of the directory.
     pub(super) busy: Busy,
     pub(super) cpus: [Cpu<QUEUE>; CPUS],
-    /// The life of each instance that was reported last, as a `LIFE` word. The same life is not reported again after a new
-    /// attachment.
+    /// For each instance the life that was reported last, as a `LIFE` word. After a new attachment the same life is not reported
+    /// again, unless no life of ours has used our lane in the region before.
     pub(super) lives: [AtomicU64; INSTANCES],
     /// The generation of the directory that was followed last, and in the upper half the value that `attachments` had then.
     pub(super) followed: AtomicU64,
     /// How often an instance was added. If this has changed, `follow` reads the whole directory again, because the caller that
-    /// added an instance may have used an old entry.
+    /// added an instance may have used a directory entry that was out of date.
     pub(super) attachments: AtomicU32,
     /// Whether a CPU follows the directory now.
     pub(super) following: AtomicBool,
-    /// The same as `Cpu::ringing`, for all CPUs whose index is not below `CPUS`.
+    /// How many doorbells are about to be rung by CPUs whose index is not below `CPUS`. Each other CPU has its own count, in
+    /// `Cpu::ringing`.
     pub(super) ringing_elsewhere: Ringing,
     /// Counters of CPUs whose index is not below `CPUS`.
     pub(super) elsewhere: Counters,
@@ -217,7 +220,7 @@ impl<
         Some((claim.instance, claim.incarnation))
     }
 
-    /// The platform that was given to [`new`](Self::new).
+    /// The platform that was given to [`new`](Self::new) or `new_in`.
     pub const fn platform(&self) -> &P {
         &self.platform
     }
@@ -235,7 +238,7 @@ impl<
         self.counters().count(what);
     }
 
-    /// The counters, summed over this kernel's CPUs.
+    /// The counters, summed over all of this kernel's CPUs, also those whose index is not below `CPUS`.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         stats.add(&self.elsewhere);

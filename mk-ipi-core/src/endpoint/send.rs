@@ -15,8 +15,10 @@ use crate::sync::{AtomicU64, Ordering};
 use mk_ipi_abi::rfc_v2::{check_data_size, Claim};
 use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId, Vector};
 
-/// A sender that finds an unread message in a slot rings again for that message, once in this number of tries (SPEC R-7).
-const RING_AGAIN: u64 = 64;
+/// A CPU counts its sends that find a slot occupied, for all slots together. One in this number of them rings again, if the slot
+/// holds a message (SPEC R-7). It is a prime number, so that a CPU that tries fewer slots than this in turn rings again for each
+/// of them.
+const RING_AGAIN: u64 = 67;
 
 impl<
         P: Platform,
@@ -27,12 +29,14 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Sends `payload` to `to`: at most 256 bytes, or what the stamp of a native region allows. On RFC v2 it has at least one
-    /// byte, and goes to the doorbell CPU. Returns the message number: on the native link the position after its last line. These
-    /// numbers grow, but not by one ([`handled`](Self::handled)). On RFC v2 the number is 0.
+    /// Sends `payload` to `to`. On the native link, the stamp of the region of `to` says how many bytes a payload can have. On
+    /// RFC v2 a payload has 1 to 256 bytes, and goes to the doorbell CPU of `to`.
     ///
-    /// It does not sleep. It waits only for the interrupt controller, for a bounded time. It may be called in interrupt context
-    /// and in callbacks. In NMI context call [`send_from_nmi`](Self::send_from_nmi).
+    /// Returns the message number ([`handled`](Self::handled)). On the native link this is the position after the last line of
+    /// the message, so from one message to the next it grows by the number of lines. On RFC v2 it is 0.
+    ///
+    /// This call does not sleep. It waits only for the interrupt controller, for a bounded time. It may be called in interrupt
+    /// context and in callbacks. In NMI context call [`send_from_nmi`](Self::send_from_nmi).
     pub fn send(&self, to: InstanceId, msg_type: MessageType, payload: &[u8]) -> Result<u64, SendError> {
         match self.instances.get(to) {
             Ok(instance) => self.send_to(&instance, msg_type, payload),
@@ -102,7 +106,7 @@ impl<
         Ok(number)
     }
 
-    /// Sends a message that `send_line` could not send.
+    /// Sends a message of any length, in any context. `send_on_lane` calls it if `send_line` cannot be used, or has sent nothing.
     #[inline(never)]
     fn send_in_any_case(
         &self,
@@ -128,8 +132,8 @@ impl<
             }
             Err(e) => {
                 self.platform.restore(interrupts);
-                // The awaited answer may have come. Interrupts were restored before this, because the handshake may store to
-                // every line of the lane.
+                // `Unanswered`: the receiver's answer to our hello may have come by now. Interrupts were restored before this,
+                // because the handshake may store to every line of the lane.
                 let retry =
                     e == Unsent::Unanswered && context == Context::Normal && self.continue_handshake(to.id);
                 if retry {
@@ -154,7 +158,9 @@ impl<
         rung.map(|()| number).map_err(|e| self.count_unsent(SendError::NotRung(e)))
     }
 
-    /// Calls `f` with our lane to `to` and the low 32 bits of this CPU's id, with interrupts off. `f` posts messages.
+    /// Calls `f` with our lane to `to` and the low 32 bits of this CPU's id, with interrupts off. `f` posts messages, and returns
+    /// how many, and the number of the last one. If `f` returns `Unanswered`, the handshake is continued and `f` is called once
+    /// more.
     #[inline(always)]
     pub(super) fn on_lane(
         &self,
@@ -210,17 +216,18 @@ impl<
         }
     }
 
-    /// The low 32 bits of this CPU's physical id, if it was read before.
+    /// The low 32 bits of this CPU's physical id, if the id is cached.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "the field has 32 bits, and its value proves nothing"
+        reason = "the field of the message has 32 bits, and is only a hint for the receiver"
     )]
     fn known_speaker(&self) -> Option<u32> {
         let known = self.cpu()?.physical.load(Ordering::Relaxed);
         (known != 0).then(|| known.wrapping_sub(1) as u32)
     }
 
+    /// The low 32 bits of this CPU's physical id. If the id is not cached, reads it and caches it.
     #[expect(clippy::cast_possible_truncation, reason = "as above")]
     fn speaker(&self) -> u32 {
         self.known_speaker().unwrap_or_else(|| {
@@ -243,8 +250,8 @@ impl<
     ) -> Result<u64, SendError> {
         let interrupts = self.platform.disable();
         let sent = match to.link.slots() {
-            // `while_ringing` includes the check whether the CPU belongs to the instance, because the CPU may move to another
-            // instance.
+            // All of `send_to_slot` runs in `while_ringing`, not only its ring: the CPU may move to another instance after
+            // `send_to_slot` has checked that the CPU belongs to `to`.
             Some((slots, policy)) => {
                 self.while_ringing(|| self.send_to_slot(to, slots, policy, cpu, msg_type, payload))
             }
@@ -294,10 +301,10 @@ impl<
         self.platform.ring(cpu, vector).map_err(SendError::NotRung)
     }
 
-    /// Called if the slot is occupied. If it holds a message, the doorbell of that message may have been lost. So this rings
-    /// again, once in [`RING_AGAIN`] tries.
+    /// Called if the slot is occupied. If it holds a message, the doorbell of that message may have been lost. So every
+    /// [`RING_AGAIN`]th of these calls on a CPU rings again.
     fn busy(&self, found: u64, cpu: PhysCpuId, vector: Vector) -> SendError {
-        let tries = self.cpu().map_or(0, |cpu| cpu.counters.get(Count::Busy));
+        let tries = self.counters().get(Count::Busy);
         if check_data_size(found).is_ok() && tries % RING_AGAIN == RING_AGAIN - 1 {
             // If it fails, a later try rings.
             let _ = self.platform.ring(cpu, vector);

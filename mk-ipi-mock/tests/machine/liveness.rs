@@ -63,6 +63,32 @@ fn a_busy_slot_is_rung_again_once_in_so_many_tries() {
     assert_eq!((rings(apart - 1), rings(1), rings(10 * apart)), (0, 1, 10));
 }
 
+/// Kernel 0 of `N` kernels sends to the others in turn, although their slots are occupied.
+fn is_rung_again_in_turn<const N: usize>() {
+    let cpus = Vec::from_iter(0..N as u64);
+    let builder = cpus.iter().fold(Machine::builder(), |builder, cpu| builder.kernel(&[*cpu]));
+    let machine = builder.build();
+    let links = machine.link::<N>(SlotPolicy::Exclusive);
+    let rounds = |count: u64| {
+        for to in (0..count).flat_map(|_| 1..N as u8) {
+            _ = links[0].send(InstanceId::new(to), TYPE, &[1]);
+        }
+    };
+    let rung = || Vec::from_iter(cpus[1..].iter().map(|cpu| machine.doorbells_at(PhysCpuId(*cpu))));
+    rounds(1);
+    let before = rung();
+    rounds(1000);
+    let again = Vec::from_iter(rung().iter().zip(before).map(|(now, before)| now - before));
+    assert!(again.iter().all(|&n| n > 5), "{again:?}");
+}
+
+#[test]
+fn each_of_several_busy_slots_is_rung_again() {
+    is_rung_again_in_turn::<3>();
+    is_rung_again_in_turn::<4>();
+    is_rung_again_in_turn::<5>();
+}
+
 #[test]
 fn a_message_that_came_before_its_receiver_knew_itself_is_found() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of `chrome_trace`: an arrow goes from every send to its handler, and from every doorbell to its interrupt. Every slice
-//! ends.
+//! (a bar in the track of a CPU) ends. The death of a kernel and its next life are shown. Without `Builder::trace` the trace has
+//! only names.
 
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
@@ -24,8 +25,8 @@ fn text<'a>(event: &'a Value, field: &str) -> &'a str {
     event[field].as_str().unwrap_or("")
 }
 
-/// Checks that slices are nested and end. Returns for each arrow the name of the event at which it begins, and the name of the
-/// slice in which it ends.
+/// Checks that slices are nested and end, and that the arrow of each message ends. The arrow of a doorbell need not end. Returns
+/// for each arrow that ends the name of the event at which it begins, and the name of the slice in which it ends.
 fn arrows(events: &[Value]) -> Vec<(String, String)> {
     let mut open: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     let mut last: BTreeMap<u64, String> = BTreeMap::new();
@@ -88,7 +89,7 @@ fn every_send_has_its_handler_and_every_doorbell_its_interrupt() {
 }
 
 #[test]
-fn a_death_and_the_life_behind_it_are_shown() {
+fn a_death_and_the_next_life_are_shown() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[4]).trace().build();
     let links = machine.link_native::<2>(Geometry::new(2, 8, 256).unwrap());
     let regions: Vec<_> =

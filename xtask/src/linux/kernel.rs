@@ -227,8 +227,8 @@ pub fn plan(wanted: &Wanted) -> Result<Vec<Plan>> {
     Ok(plans)
 }
 
-/// Takes the lock for writing to [`home()`]. A second command that needs the same Linux waits for the lock, and then finds that
-/// the first one has done the work.
+/// Takes the lock for writing to [`home()`]. It is one lock for all versions of Linux. If a second command needs the same Linux,
+/// it waits for the lock. Then nothing is left to download, and make has nothing left to build.
 fn lock() -> Result<File> {
     cmd::lock(&home()?)
 }
@@ -283,8 +283,8 @@ fn build(wanted: &Wanted) -> Result<()> {
         cmd.arg("ARCH=x86_64").arg(format!("O={}", place.out.display()));
         cmd
     };
-    // A tree of the user may have new options of the configuration, so Linux is configured each time. If the configuration stays
-    // the same, make does not build anything again.
+    // The Kconfig files in a tree of the user may have changed, so Linux is configured each time. If the configuration stays the
+    // same, make builds only what depends on changed sources.
     if matches!(wanted.source, Source::Own(_)) || !place.stamp().exists() {
         configure(&tree, &place, &in_tree)?;
     }

@@ -71,7 +71,7 @@ pub struct LinuxArgs {
     #[arg(long, value_delimiter = ',', hide_default_value = true, default_values = boot::ENDS)]
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(boot::ENDS))]
     pub ends: Vec<String>,
-    /// Number of bytes to send over each network interface, in each direction: a multiple of 64 KiB
+    /// Number of bytes to send over each network interface, in each direction. It is rounded down to a multiple of 64 KiB
     #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..=1 << 30))]
     pub bytes: u64,
     /// Measure the network between the two Linuxes with iperf3, and also a pair of veth interfaces, for comparison
@@ -80,8 +80,8 @@ pub struct LinuxArgs {
     /// Instead of the scenario, start and stop a spawned Linux once, and trace its device accesses
     #[arg(long, conflicts_with_all = ["shell", "export"])]
     pub trace_devices: bool,
-    /// Instead of the scenario, pass damaged images to the command `start` for this many seconds. With --debug, Linux finds more
-    /// faults
+    /// Instead of the scenario, pass damaged images to the module's command `start` for this many seconds. With --debug, Linux
+    /// finds more faults
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["shell", "export", "trace_devices"])]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub fuzz_start: Option<u64>,
@@ -146,7 +146,7 @@ const OWN_CPUS: u32 = 2;
 /// The toolchain that builds the module, the bare-metal kernels, and the Rust code of Linux.
 const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
 
-/// What must be installed for this command.
+/// What must be installed for this command, without the options `--iperf` and `--export`.
 pub fn needs(wanted: Wanted, x2apic: bool) -> Vec<Need> {
     let tools = Need::LinuxTools { debug: wanted.debug };
     let qemu = Need::Qemu { arch: Arch::X86, x2apic };
@@ -329,7 +329,7 @@ pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result
 
 /// The step `linux` of `cargo xtask test`. First it runs the scenario with the default options, but with this number of cycles,
 /// and it kills the spawned Linux in mid-stream only once. In x2APIC mode the spawned Linux ends itself in only two ways: one
-/// orderly and one sudden. Then it traces the device accesses of a spawned Linux. Returns notes.
+/// orderly and one sudden. Then it traces the device accesses of a spawned Linux. Returns a note about the result of each run.
 pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<String>> {
     let Defaults { args } = Defaults::try_parse_from(["linux"])?;
     let trace = LinuxArgs { mode: Modes::Xapic, trace_devices: true, ..args.clone() };
@@ -369,7 +369,7 @@ fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds Linux and all files that a boot needs, and boots the machine once in each mode.
+/// Gets the built Linux ([`kernel::ready`]), builds all other files that a boot needs, and boots the machine once in each mode.
 fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outcome> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
     let qemu = provision.qemu(Arch::X86)?;
@@ -400,7 +400,7 @@ fn boot(qemu: &Qemu, job: &Job, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Builds Linux and all files that a boot needs, and boots the machine to a shell.
+/// Gets the built Linux ([`kernel::ready`]), builds all other files that a boot needs, and boots the machine to a shell.
 fn shell(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
     let qemu = provision.qemu(Arch::X86)?;

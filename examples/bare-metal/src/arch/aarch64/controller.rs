@@ -17,14 +17,14 @@ use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 /// The mode in which to run the interrupt controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The mode in which this kernel finds the controller. Here this is always [`Self::GicV3`].
+    /// The mode in which this kernel finds the controller. On arm64 this is always [`Self::GicV3`].
     Present,
     /// A GICv3 whose CPU interface is used through system registers.
     GicV3,
 }
 
 impl Mode {
-    /// Returns the mode with this name; `None` if there is none.
+    /// Returns the mode with this name, which must be `gicv3`. `None` for every other name, also for that of [`Self::Present`].
     pub fn named(name: &str) -> Option<Self> {
         (name == "gicv3").then_some(Self::GicV3)
     }
@@ -110,7 +110,7 @@ struct Registers {
     redistributors: (u64, u64),
 }
 
-/// The interrupt controller of the CPU that makes the call.
+/// The GIC's CPU interface of the CPU that calls a method; and PSCI, which starts and stops CPUs.
 pub struct Controller {
     gic: Gic<Hardware>,
     psci: Psci<Firmware>,
@@ -123,7 +123,7 @@ impl Controller {
         let (registers, firmware) = found_in_tree()?;
         // SAFETY: this code runs at EL1, and the device tree says that the machine has a GICv3.
         let hardware = unsafe { Hardware::new() };
-        // SAFETY: interrupts are masked, and no code uses the memory-mapped interface.
+        // SAFETY: interrupts are masked, and no code uses the memory-mapped CPU interface.
         unsafe { Gic::use_system_registers(&hardware)? };
         let mut gic = Gic::new(hardware)?;
         if registers.has_range_selector() {
@@ -136,7 +136,7 @@ impl Controller {
         // SAFETY: interrupts are masked; `on_interrupt` handles every INTID.
         unsafe { gic.enable() };
         start_timer();
-        // SAFETY: the device tree says by which instruction PSCI is called.
+        // SAFETY: the device tree says by which instruction PSCI is called. QEMU's machine `virt` has PSCI 0.2 or newer.
         Ok((Self { gic, psci: unsafe { Psci::new(firmware) } }, Mode::GicV3))
     }
 
@@ -155,7 +155,7 @@ impl Controller {
         (own::kernel() == 0).then(|| self.cpu_id())
     }
 
-    /// Does nothing: `on_interrupt` handles the interrupts of all vectors.
+    /// On x86-64 this sets the handler of a vector. Here it does nothing: `on_interrupt` handles the interrupts of all vectors.
     pub fn lead(&self, _: Vector, _: bool) {}
 
     /// Returns whether the conformance suite can use a second vector.
@@ -187,8 +187,8 @@ impl Controller {
 
     /// Stops `cpu`. The caller has set the word that tells the kernel on that CPU to stop itself at its next doorbell. This
     /// function rings that doorbell, and waits until the firmware reports that the CPU is off. After each check that finds the
-    /// CPU still on, it calls `meanwhile` with a time. `meanwhile` must return only after this time. The wait ends after
-    /// [`STOP_WAITS`] times `wait`.
+    /// CPU still on, it calls `meanwhile` with a time. `meanwhile` must return only after this time. If the CPU is still on after
+    /// [`STOP_WAITS`] times `wait`, this function fails with [`ControllerError::TakesNoInterrupts`].
     ///
     /// A kernel that takes no interrupts cannot be stopped, because the firmware stops only the CPU that calls it.
     ///
@@ -243,9 +243,11 @@ unsafe impl Doorbell for Controller {
 
 /// Reads from the device tree where the GIC's registers are, and how PSCI is called.
 fn found_in_tree() -> Result<(Registers, Firmware), TreeError> {
-    let (mut registers, mut firmware) = (None, None);
+    let (mut is_v3, mut registers, mut firmware) = (false, None, None);
     device_tree::of(Kernel.boot())?.each(|property| {
-        if property.is(&["intc@"], "reg") {
+        if property.is(&["intc@"], "compatible") {
+            is_v3 = property.value.split(|byte| *byte == 0).any(|name| name == b"arm,gic-v3");
+        } else if property.is(&["intc@"], "reg") {
             let mut longs = property.longs();
             if let (Some(distributor), Some(_), Some(start), Some(len)) =
                 (longs.next(), longs.next(), longs.next(), longs.next())
@@ -260,7 +262,7 @@ fn found_in_tree() -> Result<(Registers, Firmware), TreeError> {
             };
         }
     });
-    let registers = registers.ok_or(TreeError::Lacks("a GICv3"))?;
+    let registers = registers.filter(|_| is_v3).ok_or(TreeError::Lacks("a GICv3"))?;
     Ok((registers, firmware.ok_or(TreeError::Lacks("PSCI"))?))
 }
 
@@ -280,7 +282,7 @@ const GICD_CTLR: u64 = 0x0;
 const GICD_TYPER: u64 = 0x4;
 const GICR_TYPER: u64 = 0x8;
 const GICR_WAKER: u64 = 0x14;
-/// The second of a redistributor's two pages. It is for SGIs and PPIs.
+/// The offset of the second of a redistributor's two frames, which have 64 KiB each. This frame is for SGIs and PPIs.
 const SGI_PAGE: u64 = 0x1_0000;
 const GICR_IGROUPR0: u64 = SGI_PAGE + 0x80;
 const GICR_ISENABLER0: u64 = SGI_PAGE + 0x100;
@@ -307,7 +309,7 @@ impl Registers {
         }
     }
 
-    /// The address of this CPU's redistributor. `GICR_TYPER` of each redistributor tells its CPU's affinity.
+    /// The address of the redistributor of `cpu`. The upper half of each redistributor's `GICR_TYPER` is its CPU's affinity.
     fn redistributor(&self, cpu: PhysCpuId) -> Result<u64, ControllerError> {
         let affinity = Affinity::of_mpidr(cpu.0);
         let wanted = affinity.aff3() << 24 | affinity.aff2() << 16 | affinity.aff1() << 8 | affinity.aff0();
@@ -317,8 +319,9 @@ impl Registers {
         all.into_iter().find(whose).ok_or(ControllerError::NoRedistributor(cpu))
     }
 
-    /// Wakes the redistributor. Puts all SGIs and PPIs into Group 1, and gives all of them the same priority. Clears the pending
-    /// and active states of the interrupts of the doorbells and of the timer. Then enables these interrupts.
+    /// Wakes the redistributor of `cpu`. Puts all SGIs and PPIs into Group 1. Clears the pending and active states of three
+    /// interrupts: the doorbell, the second vector, and the timer. Gives all SGIs and PPIs the same priority. Then enables the
+    /// three interrupts.
     fn set_up_redistributor(&self, cpu: PhysCpuId) -> Result<(), ControllerError> {
         let at = self.redistributor(cpu)?;
         const SLEEP: u32 = 1 << 1;

@@ -151,7 +151,7 @@ impl Controller {
         (own::kernel() == 0).then(|| self.cpu_id())
     }
 
-    /// Does nothing: `on_interrupt` handles the interrupts of all vectors.
+    /// On x86-64 this sets the handler of a vector. Here it does nothing: `on_interrupt` handles the interrupts of all vectors.
     pub fn lead(&self, _: Vector, _: bool) {}
 
     /// Returns whether the conformance suite can use a second vector. Only the IMSICs have one.
@@ -184,8 +184,8 @@ impl Controller {
 
     /// Stops the hart `cpu`. The caller has set the word that tells the kernel on that hart to stop itself at its next doorbell.
     /// This function rings that doorbell, and waits until the firmware reports that the hart has stopped. After each check that
-    /// finds the hart still running, it calls `meanwhile` with a time. `meanwhile` must return only after this time. The wait
-    /// ends after [`STOP_WAITS`] times `wait`.
+    /// finds the hart still running, it calls `meanwhile` with a time. `meanwhile` must return only after this time. If the
+    /// hart still runs after [`STOP_WAITS`] times `wait`, this function fails with [`ControllerError::TakesNoInterrupts`].
     ///
     /// A kernel that takes no interrupts cannot be stopped, because the firmware stops only the hart that calls it.
     ///
