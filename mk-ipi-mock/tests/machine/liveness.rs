@@ -164,9 +164,8 @@ fn a_poll_says_whether_it_took_a_message() {
     assert_eq!((seen.load(Relaxed), link.poll()), (17, Ok(false)));
 }
 
-#[test]
-fn a_cpu_beyond_the_endpoints_is_counted_and_named() {
-    let machine = Machine::builder().kernel(&[0, 1]).build();
+/// An endpoint of kernel 0 that has room for only one CPU.
+fn with_room_for_one_cpu(machine: &Machine) -> Endpoint<Odd, Callback, 1> {
     let endpoint = Endpoint::<_, Callback, 1>::new(Odd::new(machine.kernel(0)));
     let region = machine.reserve(4 * 272);
     let config = InstanceConfig {
@@ -180,6 +179,29 @@ fn a_cpu_beyond_the_endpoints_is_counted_and_named() {
     };
     endpoint.attach_instance(&config, Some(region)).unwrap();
     endpoint.identify(HOST, Incarnation::FIRST);
+    endpoint
+}
+
+#[test]
+fn a_cpu_beyond_the_endpoints_rings_again_too() {
+    let machine = Machine::builder().kernel(&[0, 1]).build();
+    let endpoint = with_room_for_one_cpu(&machine);
+    machine.kernel(0).set_vector(Vector::RFC_V2, || ());
+    let run = machine.run(|cpu| {
+        if cpu.index() == 1 {
+            endpoint.send(HOST, TYPE, &[1]).unwrap();
+            let before = machine.doorbells_at(PhysCpuId(0));
+            (0..1000).for_each(|_| assert_eq!(endpoint.send(HOST, TYPE, &[2]), Err(SendError::Busy)));
+            assert!(machine.doorbells_at(PhysCpuId(0)) > before + 5);
+        }
+    });
+    run.unwrap();
+}
+
+#[test]
+fn a_cpu_beyond_the_endpoints_is_counted_and_named() {
+    let machine = Machine::builder().kernel(&[0, 1]).build();
+    let endpoint = with_room_for_one_cpu(&machine);
     let run = machine.run(|cpu| {
         if cpu.index() == 1 {
             assert_eq!(endpoint.poll(), Err(PollError::BeyondCpus));
